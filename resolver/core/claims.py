@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Who owns what only one machine can have: host ids and reverse addresses. The first to claim keeps it."""
+
+import bisect
+from collections.abc import Iterable
+
+from resolver.core.idmap import Extent, above_host_ids
+
+
+class ExtentClaims:
+    """The host ids of one kind, uid or gid, parted among machines."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []  # sorted, in step with _owned
+        self._owned: list[tuple[Extent, str]] = []
+
+    def claim(self, key: str, extents: Iterable[Extent]) -> tuple[tuple[Extent, ...], bool]:
+        """Give machine `key` the parts of `extents` that are free and no ids of the host's own.
+
+        Returns these parts, and whether another machine kept it from some id.
+        """
+        won: list[Extent] = []
+        contested = False
+        for extent in above_host_ids(extents):
+            free = self._free_parts(extent)
+            contested |= sum(part.length for part in free) < extent.length
+            for part in free:
+                at = bisect.bisect(self._starts, part.host_first)
+                self._starts.insert(at, part.host_first)
+                self._owned.insert(at, (part, key))
+            won.extend(free)
+        return tuple(won), contested
+
+    def release(self, extents: Iterable[Extent]) -> None:
+        """Take back what claim() gave."""
+        for extent in extents:
+            at = bisect.bisect_left(self._starts, extent.host_first)
+            del self._starts[at], self._owned[at]
+
+    def owner(self, host: int) -> tuple[str, int] | None:
+        """The machine that owns a host's id, and the id inside."""
+        at = bisect.bisect(self._starts, host) - 1
+        if at < 0:
+            return None
+        extent, key = self._owned[at]
+        return (key, extent.inside_first + host - extent.host_first) if host < extent.host_end else None
+
+    def _free_parts(self, extent: Extent) -> list[Extent]:
+        at = max(bisect.bisect(self._starts, extent.host_first) - 1, 0)
+        parts = []
+        first = extent.host_first
+        while at < len(self._owned) and self._starts[at] < extent.host_end:
+            taken = self._owned[at][0]
+            part = extent.between(first, taken.host_first)
+            if part is not None:
+                parts.append(part)
+            first = max(first, taken.host_end)
+            at += 1
+        part = extent.between(first, extent.host_end)
+        return [*parts, part] if part is not None else parts
+
+
+class AddressClaims:
+    """Reverse look-ups: each address belongs to the first machine that has it; the next waits."""
+
+    def __init__(self) -> None:
+        self._claimants: dict[tuple[int, bytes], dict[str, None]] = {}
+
+    def claim(self, key: str, address: tuple[int, bytes]) -> None:
+        """Put machine `key` behind those that have `address` already."""
+        self._claimants.setdefault(address, {})[key] = None
+
+    def release(self, key: str, address: tuple[int, bytes]) -> str | None:
+        """Take machine `key` out; returns the machine that now owns the address where it was not the owner before."""
+        claimants = self._claimants[address]
+        was_owner = next(iter(claimants)) == key
+        del claimants[key]
+        if not claimants:
+            del self._claimants[address]
+            return None
+        return next(iter(claimants)) if was_owner else None
+
+    def owner(self, address: tuple[int, bytes]) -> str | None:
+        """The machine that a reverse look-up of (family, packed) gives."""
+        return next(iter(self._claimants.get(address, ())), None)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""What can be wrong with a request, in a handful of meanings.
+
+Each transport translates them in one place, by one table (resolver.varlink.errors); handlers hold no try.
+"""
+
+
+class MachineError(Exception):
+    """A request that cannot be done. The text says why, and is meant for the person who asked."""
+
+
+class NoSuchMachine(MachineError):
+    """No machine by that name, leader or unit."""
+
+
+class MachineExists(MachineError):
+    """The name is taken by a machine whose leader is alive."""
+
+
+class InvalidArgument(MachineError):
+    """A value that can never be right; `field` names it as the interface does."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}")
+        self.field = field
+
+
+class AccessDenied(MachineError):
+    """The caller may not do this."""
+
+
+class NotSupported(MachineError):
+    """Right as a request, but not on this host."""
+
+
+class NotAvailable(MachineError):
+    """What was asked for could not be had from the machine in time, or at all."""

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""A machine, as it was registered and as it is known to be."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from resolver.core.idmap import IdMap
+
+
+class MachineClass(StrEnum):
+    """What org.freedesktop.machine1 calls Class. `host` is the host itself and cannot be registered."""
+
+    CONTAINER = "container"
+    VM = "vm"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process that cannot be taken for another one that got its number later.
+
+    `pidfd_id` is the inode number of its pidfd (pidfs, Linux 6.9), else None. `start_time` is field 22 of
+    /proc/PID/stat, in clock ticks since boot (proc_pid_stat(5)), and counts only together with `boot_id`
+    (/proc/sys/kernel/random/boot_id, 32 hexadecimal digits).
+    """
+
+    pid: int
+    pidfd_id: int | None = None
+    start_time: int | None = None
+    boot_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of an interface inside the machine, as the kernel tells it (linux/if_addr.h).
+
+    `family` is AF_INET or AF_INET6 in Linux' numbers, `packed` 4 or 16 bytes in network order, `ifindex` the
+    interface inside, `scope` RT_SCOPE_* (rtnetlink(7)), `flags` IFA_F_*.
+    """
+
+    family: int
+    packed: bytes
+    ifindex: int
+    scope: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenAddress:
+    """An address that look-ups give.
+
+    `scope_id` is the host's interface index to reach it through, 0 where routing tells. A `scoped` one is of no use
+    without it. A `reverse` one is answered for reverse look-ups, where no other machine had it first.
+    """
+
+    family: int
+    packed: bytes
+    scope_id: int = 0
+    scoped: bool = False
+    reverse: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One container or VM.
+
+    `id` is the machine id, 16 bytes. `network_interfaces` are the host-side interface indices that were registered
+    (NETIF). `owner` is the uid of who registered it. Timestamps are of the registration, in microseconds of
+    CLOCK_REALTIME and CLOCK_MONOTONIC. Maps are empty where the machine shares the host's user namespace.
+    """
+
+    name: str
+    machine_class: MachineClass
+    leader: ProcessId
+    service: str = ""
+    id: bytes | None = None
+    root_directory: str = ""
+    network_interfaces: tuple[int, ...] = ()
+    unit: str = ""
+    owner: int = 0
+    realtime: int = 0
+    monotonic: int = 0
+    vsock_cid: int | None = None
+    ssh_address: str = ""
+    ssh_private_key_path: str = ""
+    uid_map: IdMap = field(default_factory=IdMap)
+    gid_map: IdMap = field(default_factory=IdMap)
+    addresses: tuple[Address, ...] = ()
+    chosen: tuple[ChosenAddress, ...] = ()
