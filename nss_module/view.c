@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * No locks: a lock would be held for ever in the child of a fork, and would deadlock in a signal handler. One pointer is
+ * moved by compare-and-swap; the loser of a race takes away its own map, which nobody has seen.
+ *
+ * A map that has been seen is never unmapped, since another thread may be reading it. Instead its file is replaced, at
+ * the same place and in one step, by anonymous memory: that lets go of the file (a process that lives for months pins
+ * no old tables), costs address space only, and a reader who was inside reads zeros, which its last check tells from a
+ * table. The daemon keeps its file over restarts, so this happens a few times in the life of a host.
+ *
+ * Whose file. Root's, and nobody else may write to it. In a user namespace that does not map the host's root (a
+ * container that has /run/mymachines bind-mounted), that root shows as the overflow uid, like everybody else who is not
+ * mapped; taking it for root would be taking anybody for root. Such a process gets no table, and by the same rule no
+ * daemon.
+ */
+#include "view.h"
+
+#include "clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool header_is_sound(struct map *map)
+{
+    const struct table_header *header = map->header;
+
+    if (memcmp(header->magic, TABLE_MAGIC, sizeof header->magic) != 0)
+        return false;
+    if (header->layout != TABLE_LAYOUT || header->file_size != map->size)
+        return false;
+    /* Kept in the map, so that no later damage to the header moves a slot out of the file. */
+    map->slot_size = __atomic_load_n(&header->slot_size, __ATOMIC_RELAXED);
+    if (map->slot_size > map->size)
+        return false;
+    for (int i = 0; i < TABLE_SLOTS; i++) {
+        map->slot_offset[i] = __atomic_load_n(&header->slot_offset[i], __ATOMIC_RELAXED);
+        if (map->slot_offset[i] < TABLE_PAGE || map->slot_offset[i] % TABLE_PAGE != 0)
+            return false;
+        if (map->slot_offset[i] > map->size - map->slot_size)
+            return false;
+    }
+    return __atomic_load_n(&header->retired, __ATOMIC_ACQUIRE) == 0;
+}
+
+static void unmap(struct map *map)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    munmap(map, page + map->size);
+}
+
+static struct map *map_file(int fd, uint32_t owner)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct stat st;
+
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != owner || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+        return NULL;
+    if (st.st_size < TABLE_PAGE || st.st_size > TABLE_SIZE_MAX)
+        return NULL;
+
+    /* Reserve both places at once: mapping the file over our own reserve cannot hit what another thread maps. PROT_NONE,
+     * so that neither mlockall(MCL_FUTURE) nor strict overcommit makes the reserve cost memory. */
+    const size_t size = (size_t)st.st_size;
+    char *place = mmap(NULL, page + size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (place == MAP_FAILED)
+        return NULL;
+
+    struct map *map = (struct map *)place;
+    void *file = MAP_FAILED;
+
+    if (mprotect(place, page, PROT_READ | PROT_WRITE) == 0)
+        file = mmap(place + page, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (file != MAP_FAILED) {
+        *map = (struct map){.header = file, .size = (uint32_t)size, .device = st.st_dev, .inode = st.st_ino};
+        if (header_is_sound(map) && mprotect(place, page, PROT_READ) == 0)
+            return map;
+    }
+    munmap(place, page + size);
+    return NULL;
+}
+
+static struct map *map_path(const struct view *view)
+{
+    /* O_NONBLOCK: were it a fifo or a device, open() must not wait or act. */
+    const int fd = open(view->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+
+    if (fd < 0)
+        return NULL;
+
+    struct map *map = map_file(fd, view->owner);
+
+    close(fd);
+    return map;
+}
+
+/* Lets go of a map's file under readers; see the top. Where this fails, the file stays pinned and nothing else. */
+static void release(struct map *map)
+{
+    mmap((void *)map->header, map->size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+static const struct map *exchange(struct view *view, struct map *old, struct map *fresh)
+{
+    struct map *current = old;
+
+    if (__atomic_compare_exchange_n(&view->map, &current, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        if (old != NULL)
+            release(old);
+        return fresh;
+    }
+    if (fresh != NULL)
+        unmap(fresh);
+    return current;
+}
+
+enum path_shows { THIS_FILE, ANOTHER_FILE, NO_FILE };
+
+static enum path_shows look_at_path(const struct view *view, const struct map *map)
+{
+    struct stat st;
+
+    if (lstat(view->path, &st) == 0) {
+        const bool same = st.st_dev == map->device && st.st_ino == map->inode && st.st_size == (off_t)map->size;
+
+        return same ? THIS_FILE : ANOTHER_FILE;
+    }
+    /* Any other error (a sandbox, no memory) says nothing about the file. */
+    return errno == ENOENT || errno == ENOTDIR ? NO_FILE : THIS_FILE;
+}
+
+/* The rare part: opens and closes files, so the thread must not be cancelled half-way. errno is the caller's to keep. */
+static __attribute__((noinline)) const struct map *look_again(struct view *view, struct map *map, bool retired)
+{
+    enum path_shows shows = ANOTHER_FILE;
+    const struct map *result = NULL;
+    int cancel_state;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    if (map != NULL)
+        shows = look_at_path(view, map);
+    if (shows == THIS_FILE) {
+        /* Retired and still there: its daemon is going, and whoever comes makes a new one. */
+        result = retired ? NULL : map;
+    } else {
+        struct map *fresh = shows == ANOTHER_FILE ? map_path(view) : NULL;
+
+        if (fresh != NULL)
+            __atomic_store_n(&view->checked, coarse_milliseconds(), __ATOMIC_RELAXED);
+        if (fresh != NULL || map != NULL)
+            result = exchange(view, map, fresh);
+    }
+    pthread_setcancelstate(cancel_state, NULL);
+    return result;
+}
+
+/* True once in TABLE_CHECK_MS, for one thread. */
+static bool check_is_due(struct view *view)
+{
+    const uint32_t now = coarse_milliseconds();
+    uint32_t checked = __atomic_load_n(&view->checked, __ATOMIC_RELAXED);
+
+    if (now - checked < TABLE_CHECK_MS)
+        return false;
+    return __atomic_compare_exchange_n(&view->checked, &checked, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+const struct map *view_map(struct view *view)
+{
+    struct map *map = __atomic_load_n(&view->map, __ATOMIC_ACQUIRE);
+
+    if (map == NULL)
+        return look_again(view, NULL, false);
+
+    const bool retired = __atomic_load_n(&map->header->retired, __ATOMIC_ACQUIRE) != 0;
+
+    if (retired || check_is_due(view))
+        return look_again(view, map, retired);
+    return map;
+}

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""Damaged tables: never a crash, never a hang, never anything but found, unknown or unavailable."""
+
+import contextlib
+import random
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from resolver._table import ffi, lib
+
+from .asking import QUESTIONS, View
+from .conftest import ROOT, Compile
+from .tables import MACHINES, Machine, publish, slot_bytes, table_bytes
+
+SECONDS_FOR_ALL_QUESTIONS = 10
+WHOLE = bytes(table_bytes())
+SLOT_HEADER_WORDS = ffi.sizeof("struct slot_header") // 4
+
+Ask = Callable[[bytes | bytearray], list[str]]
+
+
+@pytest.fixture
+def ask_apart(table_path: Path) -> Iterator[Ask]:
+    """Asks everything of a table in another process, so that a crash fails the test and not pytest."""
+    command = [sys.executable, "-m", "tests.nss.asking"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def ask(table: bytes | bytearray) -> list[str]:
+            stdin.write(f"{publish(table_path, table)}\n")
+            stdin.flush()
+            readable, _, _ = select.select([stdout], [], [], SECONDS_FOR_ALL_QUESTIONS)
+            assert readable, "the reader hangs"
+            line = stdout.readline()
+            assert line, f"the reader crashed: {process.wait(10)}"
+            return line.rstrip("\n").split("\t")
+
+        try:
+            yield ask
+        finally:
+            process.kill()
+            with contextlib.suppress(BrokenPipeError):
+                stdin.close()
+
+
+ODD_NUMBERS = st.one_of(
+    st.sampled_from([0, 1, 2, 3, 4, 0xFFFFFFFF, 0xFFFFFFFE, 0x7FFFFFFF, 0x80000000, len(WHOLE), len(WHOLE) - 4]),
+    st.integers(0, 300),
+    st.integers(0, 0xFFFFFFFF),
+)
+WORDS = st.one_of(
+    st.integers(0, 9),  # the file's header
+    st.integers(1024, 1024 + SLOT_HEADER_WORDS - 1),
+    st.integers(1024, 1024 + len(slot_bytes(MACHINES)) // 4 - 1),
+)
+IN_SUBPROCESS = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)  # one reader serves all examples
+
+
+@IN_SUBPROCESS
+@given(changes=st.lists(st.tuples(WORDS, ODD_NUMBERS), min_size=1, max_size=6))
+def test_any_numbers_in_any_field(ask_apart: Ask, changes: list[tuple[int, int]]) -> None:
+    table = bytearray(WHOLE)
+    for word, number in changes:
+        table[4 * word : 4 * word + 4] = number.to_bytes(4, sys.byteorder)
+    assert len(ask_apart(table)) == len(QUESTIONS)
+
+
+@IN_SUBPROCESS
+@given(data=st.binary(min_size=1, max_size=2000), at=st.integers(0, len(WHOLE) - 2000))
+def test_any_bytes_anywhere(ask_apart: Ask, data: bytes, at: int) -> None:
+    table = bytearray(WHOLE)
+    table[at : at + len(data)] = data
+    assert len(ask_apart(table)) == len(QUESTIONS)
+
+
+@IN_SUBPROCESS
+@given(length=st.integers(0, len(WHOLE) - 1))
+def test_a_file_cut_anywhere_is_no_table(ask_apart: Ask, length: int) -> None:
+    answers = dict(zip(QUESTIONS, ask_apart(WHOLE[:length]), strict=True))
+    assert answers.pop("uid 4294967294") in ("unknown", "unavailable")
+    assert set(answers.values()) == {"unavailable"}
+
+
+class Damaged:
+    """The whole table as structs, to be damaged in one place."""
+
+    def __init__(self, machines: list[Machine] = MACHINES) -> None:
+        self.bytes = table_bytes(machines)
+        self._base = ffi.from_buffer("uint8_t[]", self.bytes, require_writable=True)
+        self.header = ffi.cast("struct table_header *", self._base)
+        self.slot = ffi.cast("struct slot_header *", self._base + lib.TABLE_PAGE)
+
+    def records(self, section: str, record: str) -> Any:
+        offset = getattr(self.slot, section).offset
+        return ffi.cast(f"{record} *", self._base + lib.TABLE_PAGE + offset)
+
+
+def circle_of_names(table: Damaged) -> None:
+    names = table.records("names", "struct name_record")
+    for i in range(table.slot.names.capacity):
+        names[i].next = i
+    buckets = table.records("name_buckets", "uint32_t")
+    for i in range(table.slot.name_buckets.capacity):
+        buckets[i] = 1
+
+
+def circle_of_addresses(table: Damaged) -> None:
+    addresses = table.records("addresses", "struct address_record")
+    for i in range(table.slot.addresses.capacity):
+        addresses[i].next = addresses[i].next_in_bucket = i
+
+
+def circle_of_extents(table: Damaged) -> None:
+    extents = table.records("extents", "struct extent_record")
+    for i in range(table.slot.extents.capacity):
+        extents[i].next, extents[i].length = i, 0
+
+
+def names_without_end(table: Damaged) -> None:
+    machines = table.records("machines", "struct machine_record")
+    for i in range(table.slot.machines.capacity):
+        ffi.memmove(machines[i].name, b"w" * 68, 68)
+
+
+def labels_without_end(table: Damaged) -> None:
+    machines = table.records("machines", "struct machine_record")
+    for i in range(table.slot.machines.capacity):
+        ffi.memmove(machines[i].label, b"w" * 20, 20)
+
+
+def too_many_ranges(table: Damaged) -> None:
+    table.slot.uid_range_count = table.slot.uid_ranges.capacity + 1
+
+
+def buckets_no_power_of_two(table: Damaged) -> None:
+    table.slot.name_buckets.capacity -= 1
+    table.slot.address_buckets.capacity -= 1
+
+
+def offsets_out_of_the_slot(table: Damaged) -> None:
+    for section in ("machines", "names", "addresses", "extents", "uid_ranges"):
+        getattr(table.slot, section).offset = table.header.slot_size - 4
+
+
+def capacity_out_of_the_slot(table: Damaged) -> None:
+    table.slot.machines.capacity = 0x7FFFFFFF
+
+
+def offsets_out_of_line(table: Damaged) -> None:
+    for section in ("names", "uid_ranges"):
+        getattr(table.slot, section).offset += 1
+
+
+def machine_of_nobody(table: Damaged) -> None:
+    names = table.records("names", "struct name_record")
+    for i in range(table.slot.names.capacity):
+        names[i].machine = 0
+
+
+def ids_beyond_the_last(table: Damaged) -> None:
+    ranges = table.records("uid_ranges", "struct range_record")
+    extents = table.records("extents", "struct extent_record")
+    for i in range(table.slot.uid_range_count):
+        ranges[i].inside_first = 0xFFFFFFFF
+    for i in range(table.slot.extents.capacity):
+        extents[i].host_first = 0xFFFFFFFF
+
+
+@pytest.mark.parametrize(
+    ("damage", "questions"),
+    [
+        (circle_of_names, ["host nosuch"]),
+        (circle_of_addresses, ["host web"]),
+        (circle_of_extents, ["user vu-web-0"]),
+        (names_without_end, ["host web", "uid 1048576", "user vu-web-0", "address 10.0.0.2"]),
+        (labels_without_end, ["uid 1048576", "user vu-web-0"]),
+        (too_many_ranges, ["uid 1048576", "uid 65536"]),
+        (buckets_no_power_of_two, ["host web", "host nosuch", "user vu-web-0"]),
+        (offsets_out_of_the_slot, ["host web", "uid 1048576", "address 10.0.0.2"]),
+        (capacity_out_of_the_slot, ["host web", "uid 1048576"]),
+        (offsets_out_of_line, ["host web", "uid 1048576"]),
+        (machine_of_nobody, ["host web", "user vu-web-0"]),
+        (ids_beyond_the_last, ["uid 1048577", "user vu-web-1"]),
+    ],
+)
+def test_what_contradicts_the_grammar_is_no_answer(
+    ask_apart: Ask, table_path: Path, damage: Callable[[Damaged], None], questions: list[str]
+) -> None:
+    table = Damaged()
+    publish(table_path, table.bytes)
+    with View(table_path) as whole:
+        assert "unavailable" not in [whole.ask(question) for question in questions]
+    damage(table)
+    assert len(ask_apart(table.bytes)) == len(QUESTIONS)  # no crash: now it may be done here
+    with View(table_path) as view:
+        assert {question: view.ask(question) for question in questions} == dict.fromkeys(questions, "unavailable")
+
+
+def test_an_address_answers_backwards_only_if_it_is_flagged_so(table_path: Path) -> None:
+    table = Damaged()
+    addresses = table.records("addresses", "struct address_record")
+    for i in range(table.slot.addresses.capacity):
+        addresses[i].flags &= ~lib.ADDRESS_REVERSE
+    with View(publish(table_path, table.bytes)) as view:
+        assert view.ask("address 10.0.0.2") == "unknown"
+        assert view.ask("host web").startswith("web 10.0.0.2%0/0")
+
+
+def test_no_byte_is_read_outside_the_slot(compile_c: Compile, tmp_path: Path) -> None:
+    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    program = compile_c("hostile.c", *flags, sources=["table.c", "slot.c", "view.c"])  # it includes answer.c
+    table = tmp_path / "table"
+    table.write_bytes(table_bytes())
+    found = 0
+    for seed in [1, 2, random.randrange(1 << 32)]:
+        done = subprocess.run(
+            [program, table, "20000", str(seed)], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+        found += int(done.stdout)
+    assert found > 1000  # not all was refused at the door
