@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""A listening Unix socket and its connections: who may have how many, and for how long.
+
+Where a limit is reached, whoever has the most gives up the connection that has been idle for longest. So a user who
+opens thousands takes them from himself, and a client that comes to ask one thing is always served.
+"""
+
+import errno
+import logging
+import os
+import socket
+from typing import NamedTuple
+
+from resolver.varlink.connection import Connection
+from resolver.varlink.loop import EventLoop, Timer
+from resolver.varlink.peer import Peer
+from resolver.varlink.service import Service
+
+_log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+"""Clients waiting for accept(2), net.core.somaxconn's default: connect(2) blocks where it is full, without an end."""
+
+ACCEPT_BATCH = 16
+"""Connections to take in one round of the loop, so that a flood of them does not keep others from their answers."""
+
+ACCEPT_PAUSE = 0.1
+"""Seconds to wait where the system has no descriptor or memory left: accept(2) would fail at once, again and again."""
+
+SWEEP_SECONDS = 1.0
+"""How often deadlines are looked at: they are tens of seconds, and an idle server has no connections to look at."""
+
+
+class Limits(NamedTuple):
+    """How much clients may have."""
+
+    connections: int = 4096
+    """In all; systemd's own number. Each may hold codec.CALL_MAX bytes of an unfinished message."""
+
+    connections_by_uid: int = 512
+    """Of one user, root excepted. A client has one at a time, for less than a millisecond."""
+
+    reserved_for_root: int = 256
+    """Of all, so that no number of users keeps root out."""
+
+    input_seconds: float = 30.0
+    """For a message to be complete, from connect(2) or from its first byte on: long enough for typing it by hand."""
+
+    output_seconds: float = 30.0
+    """For a reply to be taken by who asked for it. A pager may be stopped for some time, not for ever."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Server:
+    """Serves one socket; close() closes it and all connections.
+
+    Raises OSError from the constructor where the socket cannot be made.
+    """
+
+    def __init__(self, loop: EventLoop, service: Service, listener: socket.socket,
+                 limits: Limits = DEFAULT_LIMITS) -> None:
+        self._loop = loop
+        self._service = service
+        self._listener = listener
+        self._limits = limits
+        self._path: tuple[str, tuple[int, int]] | None = None
+        self._by_uid: dict[int, dict[Connection, None]] = {}  # of each user, the longest idle first
+        self._count = 0
+        self._root_count = 0
+        self._sweep: Timer | None = None
+        self._pause: Timer | None = None
+        listener.setblocking(False)
+        loop.add_reader(listener.fileno(), self._on_connection)
+
+    @classmethod
+    def at_path(cls, loop: EventLoop, service: Service, path: str, limits: Limits = DEFAULT_LIMITS) -> "Server":
+        """Listen at `path`, for everybody, in the place of whatever socket is there."""
+        listener = listen(path)
+        server = cls(loop, service, listener, limits)
+        server._path = path, _file_id(path)
+        return server
+
+    @classmethod
+    def at_fd(cls, loop: EventLoop, service: Service, fd: int, limits: Limits = DEFAULT_LIMITS) -> "Server":
+        """Serve a listening socket that somebody else made, and leaves its path to him (sd_listen_fds(3))."""
+        return cls(loop, service, socket.socket(fileno=fd), limits)
+
+    @property
+    def connection_count(self) -> int:
+        return self._count
+
+    def close(self) -> None:
+        """Unlink the path if it is still this socket's, stop listening, close all connections."""
+        if self._path is not None:
+            path, file_id = self._path
+            self._path = None
+            try:
+                if _file_id(path) == file_id:
+                    os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                _log.warning("cannot remove %s: %s", path, error)
+        for timer in (self._sweep, self._pause):
+            if timer is not None:
+                timer.cancel()
+        self._sweep = self._pause = None
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()
+        for connection in self._connections():
+            connection.close()
+
+    def _connections(self) -> list[Connection]:
+        return [connection for connections in self._by_uid.values() for connection in connections]
+
+    def _on_connection(self) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._accept_later(error)
+                    return
+                continue  # the client's own trouble: it is gone already (accept(2) names more)
+            self._take(sock)
+
+    def _accept_later(self, error: OSError) -> None:
+        _log.warning("cannot accept a connection: %s", error)
+        self._loop.remove_reader(self._listener.fileno())
+        self._pause = self._loop.call_later(ACCEPT_PAUSE, self._accept_again)
+
+    def _accept_again(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener.fileno(), self._on_connection)
+
+    def _take(self, sock: socket.socket) -> None:
+        try:
+            sock.setblocking(False)
+            peer = Peer(sock)
+        except OSError:
+            sock.close()
+            return
+        if not self._make_room(peer.uid):
+            _log.info("pid %d, uid %d: refused, too many connections", peer.pid, peer.uid)
+            sock.close()
+            return
+        limits = self._limits
+        connection = Connection(self._loop, sock, peer, self._service, limits.input_seconds, limits.output_seconds,
+                                self._on_idle, self._on_close)
+        self._by_uid.setdefault(peer.uid, {})[connection] = None
+        self._count += 1
+        self._root_count += peer.uid == 0
+        # The call has often come by now: a round of the loop less, a third of the time for who asks one thing.
+        connection.on_readable()
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(SWEEP_SECONDS, self._on_sweep)
+
+    def _make_room(self, uid: int) -> bool:
+        """Whether a connection of that user fits, after one that has to go has gone."""
+        limits = self._limits
+        if uid == 0:
+            return self._count < limits.connections or self._evict(self._greediest())
+        if len(self._by_uid.get(uid, ())) >= limits.connections_by_uid:
+            return self._evict(uid)
+        others = self._count - self._root_count
+        return others < limits.connections - limits.reserved_for_root or self._evict(self._greediest())
+
+    def _greediest(self) -> int:
+        """The user with the most connections; root only where there is nobody else."""
+        return max(self._by_uid, key=lambda uid: (uid != 0, len(self._by_uid[uid])), default=0)
+
+    def _evict(self, uid: int) -> bool:
+        idle = next((connection for connection in self._by_uid.get(uid, ()) if not connection.busy), None)
+        if idle is None:
+            return False
+        idle.close()
+        return True
+
+    def _on_idle(self, connection: Connection) -> None:
+        connections = self._by_uid[connection.peer.uid]
+        del connections[connection]
+        connections[connection] = None
+
+    def _on_close(self, connection: Connection) -> None:
+        uid = connection.peer.uid
+        connections = self._by_uid[uid]
+        del connections[connection]
+        if not connections:
+            del self._by_uid[uid]
+        self._count -= 1
+        self._root_count -= uid == 0
+
+    def _on_sweep(self) -> None:
+        now = self._loop.time()
+        for connection in self._connections():
+            connection.check(now)
+        self._sweep = self._loop.call_later(SWEEP_SECONDS, self._on_sweep) if self._count else None
+
+
+def listen(path: str) -> socket.socket:
+    """A listening socket at `path`, mode 0666, its parent directories made where they are missing.
+
+    It is ready under another name before it takes the place of what was there: a client finds the old one or the new
+    one, and never none. A name with a dot in front, for libnss_systemd asks every other one in its directory.
+    """
+    directory, name = os.path.split(os.path.abspath(path))
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _remove(temporary)  # of a process that had our number and was killed in between
+        listener.bind(temporary)
+        os.chmod(temporary, 0o666)  # noqa: S103 - who may do what is decided for each call
+        listener.listen(BACKLOG)
+        os.rename(temporary, path)
+    except BaseException:
+        listener.close()
+        _remove(temporary)
+        raise
+    return listener
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _file_id(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino

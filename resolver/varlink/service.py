@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""From a call to the handler that answers it, and from what the handler gives to bytes. No input or output.
+
+A handler is a method `do_get_user_record(self, call)` for GetUserRecord. It may be
+
+- a function that returns a dict, a Reply, or None for a reply without parameters;
+- a coroutine function that returns one of these;
+- a generator or async generator that yields them, for calls with `more`. All but the last say that more follow. Where
+  the caller did not say `more`, one reply is all it may get: a second one turns the call into ExpectedMore. Each reply
+  is taken when the one before has left, so a generator over what may change walks over a copy.
+
+It raises VarlinkError or one of resolver.core.errors for an error reply. Any other exception is a bug: it is logged,
+and answered with io.systemd.System, the only error that libsystemd turns into an errno.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from resolver.varlink.call import Call, Reply
+from resolver.varlink.codec import encode
+from resolver.varlink.errors import (
+    SERVICE,
+    interface_not_found,
+    method_not_found,
+    method_not_implemented,
+    to_varlink_error,
+    unexpected,
+)
+from resolver.varlink.interface import Interface, Method, load_interface
+
+_log = logging.getLogger(__name__)
+
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def handler_name(method: str) -> str:
+    """do_get_uid_shift for GetUIDShift."""
+    return "do_" + _WORD_START.sub("_", method).lower()
+
+
+class Service:
+    """What one socket answers: org.varlink.service, and the interfaces that were given."""
+
+    def __init__(self, vendor: str, product: str, version: str, url: str, interfaces: Iterable[Interface],
+                 handlers: Mapping[str, object]) -> None:
+        """`handlers` has an object with do_* methods for each interface, by its name.
+
+        A method without its do_* is answered MethodNotImplemented.
+        """
+        self._interfaces = {interface.name: interface for interface in (load_interface(SERVICE), *interfaces)}
+        self._info = {"vendor": vendor, "product": product, "version": version, "url": url,
+                      "interfaces": sorted(self._interfaces)}
+        self._methods: dict[str, tuple[Method, Any]] = {}
+        for name, interface in self._interfaces.items():
+            handler = self if name == SERVICE else handlers[name]
+            for short_name, method in interface.methods.items():
+                self._methods[method.name] = (method, getattr(handler, handler_name(short_name), None))
+
+    def start(self, call: Call) -> Any:
+        """Check the call and let its handler begin. Gives what the handler gave; whatever it raises passes through."""
+        try:
+            method, handle = self._methods[call.method]
+        except KeyError:
+            interface, _, _ = call.method.rpartition(".")
+            if interface in self._interfaces:
+                raise method_not_found(call.method) from None
+            raise interface_not_found(interface or call.method) from None
+        # No method of ours leaves Varlink for a protocol of its own.
+        if handle is None or call.upgrade:
+            raise method_not_implemented(call.method)
+        return handle(call._replace(parameters=method.check_parameters(call.parameters)))
+
+    def encode_reply(self, call: Call, reply: Reply, continues: bool) -> bytes:
+        """The bytes of a reply. Raises where the reply is not what the interface promises: clients rely on that."""
+        method, _ = self._methods[call.method]
+        message: dict[str, Any] = {"parameters": method.check_reply(reply.parameters)}
+        if continues:
+            message["continues"] = True
+        return encode(message)
+
+    def encode_error(self, call: Call, error: Exception) -> bytes:
+        """The bytes of the reply to a call that failed; logs the errors that nobody meant to raise."""
+        answer = to_varlink_error(error)
+        if answer is None:
+            _log.error("%s failed", call.method, exc_info=error)
+            answer = unexpected(error)
+        elif not isinstance(error, type(answer)):
+            _log.debug("%s: %s", call.method, error)
+        return encode({"error": answer.name, "parameters": answer.parameters})
+
+    def do_get_info(self, _call: Call) -> dict[str, Any]:
+        return self._info
+
+    def do_get_interface_description(self, call: Call) -> dict[str, Any]:
+        name = call.parameters["interface"]
+        interface = self._interfaces.get(name)
+        if interface is None:
+            raise interface_not_found(name)
+        return {"description": interface.text}
