@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""A machine's addresses, followed by event.
+
+One netlink socket in the machine's network namespace, opened once, tells of every change; it is first asked for what
+there is (a dump). Both come through the one socket, mixed. So, while a dump is read, an event overrules what the dump
+says of the same address, before or after: the kernel may read an address for the dump, then delete it and queue the
+event first (dumps hold no lock since Linux 6.9), but whatever changes after the dump has read it has an event of its
+own. A dump that the kernel calls interrupted, and events that were lost (ENOBUFS), lead to a new dump.
+
+What a guest does here costs the daemon a bounded share: a wake-up reads WAKE_BYTES, and the pause to the next one is
+in proportion to the time it took. The first change after quiet is seen at once. What comes faster than that ends in
+ENOBUFS and a new dump, so the last state is seen in any case.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Self, TypeVar
+
+from resolver.core.machine import Address
+from resolver.host import netlink
+from resolver.host.netns import NetlinkOpener
+from resolver.host.process import Process
+
+ADDRESSES_KEPT_MAX = 1024
+"""Addresses kept of one machine: eight times what look-ups give, and 200 KB. Root in a guest can make millions."""
+
+PEERS_KEPT_MAX = 64
+"""Interfaces of one machine that lead to another namespace. A container has one or two."""
+
+EVENTS_KEPT_MAX = 4096
+"""Addresses and links that events tell of while a dump is read; beyond, the dump is repeated."""
+
+WAKE_BYTES = 32 * 1024
+"""Read in one wake-up: a page of a dump, or some 300 events; 4 ms of Python."""
+
+PAUSE_SECONDS = 0.005
+"""Shortest pause after a wake-up: half of the 10 ms within which a change shall be seen."""
+
+PAUSE_MAX_SECONDS = 0.5
+"""Longest one, whatever the clock says."""
+
+SHARE = 20
+"""A machine gets one part in so many of a processor's time, in the long run."""
+
+_DUMP_COST = WAKE_BYTES // 8  # so that asking, and being refused, ends a wake-up too
+_EVENT_COST = 100  # bytes; reading a datagram costs something, however short it is
+_DATAGRAM_MAX = 65536  # the kernel's dumps come in at most 32 KiB; a link's own message may be longer
+_GROUPS = netlink.RTMGRP_LINK | netlink.RTMGRP_IPV4_IFADDR | netlink.RTMGRP_IPV6_IFADDR
+
+_Key = tuple[int, int, bytes, int, bytes]
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_log = logging.getLogger(__name__)
+_buffer = memoryview(bytearray(_DATAGRAM_MAX))  # one for all watchers: it is used between two awaits, on one loop
+
+
+class _State:
+    """What is known of one network namespace."""
+
+    def __init__(self) -> None:
+        self.addresses: dict[_Key, Address] = {}
+        self.peers: dict[int, int] = {}
+        self.incomplete = False
+        """Something was left out that there may be room for."""
+
+    def apply(self, message: netlink.Message) -> None:
+        body = message.body
+        if isinstance(body, netlink.AddressEntry):
+            wanted = message.type == netlink.RTM_NEWADDR
+            self._set(self.addresses, body.key, body.address if wanted else None, ADDRESSES_KEPT_MAX)
+        elif isinstance(body, netlink.Link):
+            wanted = message.type == netlink.RTM_NEWLINK and body.link > 0 and body.link_netnsid is not None
+            self._set(self.peers, body.index, body.link if wanted else None, PEERS_KEPT_MAX)
+
+    def _set(self, entries: dict[_K, _V], key: _K, value: _V | None, maximum: int) -> None:
+        if value is None:
+            entries.pop(key, None)
+        elif key in entries or len(entries) < maximum:
+            entries[key] = value
+        else:
+            self.incomplete = True
+
+
+class _Dump:
+    """A dump that is being read: what it tells, overruled by the events since it was asked for."""
+
+    def __init__(self) -> None:
+        self.state = _State()
+        self.kind = 0
+        self.sequence = 0
+        self._told_by_events: set[object] = set()
+        self.spoiled = False
+        """It has to be repeated: interrupted, or more events came than can be remembered."""
+
+    def apply_event(self, message: netlink.Message) -> None:
+        if len(self._told_by_events) < EVENTS_KEPT_MAX:
+            self._told_by_events.add(_key(message))
+            self.state.apply(message)
+        else:
+            self.spoiled = True
+
+    def apply(self, message: netlink.Message) -> None:
+        if _key(message) not in self._told_by_events:
+            self.state.apply(message)
+
+
+def _key(message: netlink.Message) -> object:
+    """What tells apart what messages are about: an address, or an interface by its index."""
+    if isinstance(message.body, netlink.AddressEntry):
+        return message.body.key
+    return message.body.index if isinstance(message.body, netlink.Link) else None
+
+
+class AddressWatcher:
+    """Follows the addresses of one machine until closed. Use it on one event loop, and close it when the leader exits:
+    the socket keeps the network namespace alive.
+
+    `on_change` is called with all addresses, on the loop, once they are first known and then after each wake-up that
+    changed them or the peers. `known` is set from the first time on.
+    """
+
+    def __init__(self, name: str, on_change: Callable[[tuple[Address, ...]], None]) -> None:
+        self.known = asyncio.Event()
+        self.addresses: tuple[Address, ...] = ()
+        self.peers: tuple[tuple[int, int], ...] = ()
+        """Interfaces inside that lead out: index inside, index there, as the guest has it (see links.py)."""
+        self._name = name
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._state = _State()
+        self._dump: _Dump | None = None
+        self._dump_wanted = True
+        self._sequence = 0
+        self._told = False
+        self._told_trouble = False
+        self._told_overflow = False
+
+    @classmethod
+    async def open(cls, name: str, process: Process, opener: NetlinkOpener,
+                   on_change: Callable[[tuple[Address, ...]], None]) -> Self:
+        """Watch the machine `name` by its leader. Errors as NetlinkOpener.open() says.
+
+        A machine in the host's network namespace has no addresses of its own; that is no error.
+        """
+        watcher = cls(name, on_change)
+        if process.shares_namespace("net"):
+            watcher.known.set()
+        else:
+            watcher._follow(await opener.open(process, _GROUPS))
+        return watcher
+
+    def close(self) -> None:
+        """Stop. May be called again, and from within on_change."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _follow(self, opened: socket.socket) -> None:
+        self._socket = opened
+        self._wake()
+
+    def _wake(self) -> None:
+        """Read at most WAKE_BYTES, tell, pause."""
+        began = time.thread_time()  # the processor's: a busy host is not this guest's doing
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+        try:
+            self._read()
+            self._tell()
+        finally:
+            spent = time.thread_time() - began
+            pause = min(max(PAUSE_SECONDS, spent * (SHARE - 1)), PAUSE_MAX_SECONDS)
+            if self._socket is not None:
+                self._timer = self._loop.call_later(pause, self._after_pause)
+
+    def _after_pause(self) -> None:
+        self._timer = None
+        if self._dump_wanted or self._dump is not None:
+            self._wake()
+        elif self._socket is not None:
+            self._loop.add_reader(self._socket, self._wake)
+
+    def _read(self) -> None:
+        budget = WAKE_BYTES
+        while budget > 0 and self._socket is not None:
+            try:
+                # MSG_TRUNC: the length that the datagram had
+                length, (port, groups) = self._socket.recvfrom_into(_buffer, 0, socket.MSG_TRUNC)
+            except BlockingIOError:
+                # Not sooner: after ENOBUFS the kernel drops events, and does not say so again, until the queue has
+                # been empty once (netlink_rcv_wake() in net/netlink/af_netlink.c).
+                if not self._start_dump():
+                    return
+                budget -= _DUMP_COST
+                continue
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    self._trouble(error)
+                    return
+                self._dump_wanted = True
+                continue
+            budget -= max(length, _EVENT_COST)
+            if port != 0:  # not from the kernel: root in the guest may write to our socket
+                continue
+            try:
+                if length > _DATAGRAM_MAX:
+                    raise netlink.NetlinkError(f"a datagram of {length} bytes")
+                for message in netlink.parse(bytes(_buffer[:length])):
+                    self._on_message(message, is_event=groups != 0)
+            except netlink.NetlinkError as error:
+                self._trouble(error)
+                return
+
+    def _on_message(self, message: netlink.Message, is_event: bool) -> None:
+        if is_event:
+            self._state.apply(message)
+            if self._dump is not None:
+                self._dump.apply_event(message)
+        elif self._dump is not None and message.sequence == self._dump.sequence:
+            self._dump.spoiled |= message.interrupted
+            if message.type not in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
+                self._dump.apply(message)
+            elif message.body:
+                self._dump = None
+                raise netlink.NetlinkError(f"error {message.body}")
+            elif self._dump.kind == netlink.RTM_GETLINK:
+                self._ask(self._dump, netlink.RTM_GETADDR)
+            else:
+                self._state, self._dump_wanted = self._dump.state, self._dump_wanted or self._dump.spoiled
+                self._dump = None
+                self.known.set()
+
+    def _start_dump(self) -> bool:
+        """Whether there is now more to read. The queue is empty."""
+        if self._dump is not None:  # its end never came
+            self._dump, self._dump_wanted = None, True
+            return False
+        if not self._dump_wanted:
+            return False
+        self._dump_wanted = False
+        self._dump = _Dump()
+        return self._ask(self._dump, netlink.RTM_GETLINK)
+
+    def _ask(self, dump: _Dump, kind: int) -> bool:
+        assert self._socket is not None
+        self._sequence += 1
+        dump.kind, dump.sequence = kind, self._sequence
+        try:
+            self._socket.send(netlink.dump_request(kind, self._sequence))
+        except OSError as error:  # the kernel has no memory for it now
+            self._trouble(error)
+            return False
+        return True
+
+    def _trouble(self, error: Exception) -> None:
+        """What should not happen: tell once, and ask anew after the pause."""
+        if not self._told_trouble:
+            self._told_trouble = True
+            _log.warning("machine %s: following its addresses: %s", self._name, error)
+        self._dump, self._dump_wanted = None, True
+
+    def _tell(self) -> None:
+        """Tell the daemon what has changed, if anything has, and there is a whole picture to tell."""
+        if self._socket is None or not self.known.is_set():
+            return
+        state = self._state
+        if state.incomplete:
+            if not self._told_overflow:
+                self._told_overflow = True
+                _log.warning("machine %s has more than %d addresses, or %d links to elsewhere; the others are left out",
+                             self._name, ADDRESSES_KEPT_MAX, PEERS_KEPT_MAX)
+            # Room again: what was left out is not known, so ask.
+            if len(state.addresses) < ADDRESSES_KEPT_MAX and len(state.peers) < PEERS_KEPT_MAX:
+                state.incomplete, self._dump_wanted = False, True
+        # The same address may be there twice, with two prefixes.
+        addresses, peers = tuple(dict.fromkeys(state.addresses.values())), tuple(state.peers.items())
+        if (addresses, peers) != (self.addresses, self.peers) or not self._told:
+            self._told = True
+            self.addresses, self.peers = addresses, peers
+            self._on_change(addresses)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The host's side of a machine's links: through which of the host's interfaces its link-local addresses are reached."""
+
+import os
+import socket
+from collections.abc import Iterable
+
+from resolver.host import netlink
+from resolver.host.netns import netlink_socket
+from resolver.host.process import Process
+
+MASTERS_MAX = 4
+"""A port of a bond that is a port of a bridge is two; the kernel allows eight (MAX_NEST_DEV)."""
+
+# A VRF's port keeps its addresses and routes: its own index serves, and the VRF's does not (drivers/net/vrf.c refuses
+# link-local destinations). Of all the others the master has them: a bridge's port as scope id gives no connection.
+_KEEPS_ADDRESSES = "vrf"
+
+
+class HostLinks:
+    """Questions about the host's own links. Each is one message to the kernel, which answers at once.
+
+    OSError and netlink.NetlinkError where the kernel does not, NoSuchProcess for a machine whose leader has exited.
+    """
+
+    def __init__(self, opened: socket.socket | None = None) -> None:
+        """`opened` is a netlink socket of another network namespace, to ask about its links instead."""
+        self._socket = netlink_socket() if opened is None else opened
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def host_interface(self, process: Process, registered: Iterable[int], peers: Iterable[tuple[int, int]]) -> int:
+        """The index of the host-side interface of a machine, 0 where none is known.
+
+        The first of the `registered` ones (NETIF) that exists, else the first of the `peers` that the guest tells of
+        (index inside, index there) which the host's side confirms: that interface leads to this very index in this
+        very namespace. The guest alone is not believed: it chooses its indices, and could name another machine's
+        interface.
+        """
+        for index in registered:
+            if self._link(index) is not None:
+                return index
+        nsid = None
+        for inside, there in peers:
+            link = self._link(there)
+            if link is not None and link.link == inside and link.link_netnsid is not None:
+                nsid = self._nsid(process) if nsid is None else nsid
+                if link.link_netnsid == nsid:
+                    return there
+        return 0
+
+    def scope_id(self, index: int) -> int:
+        """The scope id for link-local addresses behind a host-side interface, 0 where it is gone.
+
+        Itself, or the bridge or bond that it is a port of.
+        """
+        for _ in range(MASTERS_MAX):
+            link = self._link(index)
+            if link is None:
+                return 0
+            if link.master == 0 or link.port_kind == _KEEPS_ADDRESSES:
+                return index
+            index = link.master
+        return 0
+
+    def host_scope_id(self, process: Process, registered: Iterable[int], peers: Iterable[tuple[int, int]]) -> int:
+        """Both in one, for resolver.core.addresses.choose_addresses()."""
+        return self.scope_id(self.host_interface(process, registered, peers))
+
+    def _link(self, index: int) -> netlink.Link | None:
+        if not 0 < index < 2**31:
+            return None
+        body = self._ask(netlink.link_request(index, self._next()))
+        return body if isinstance(body, netlink.Link) else None
+
+    def _nsid(self, process: Process) -> int:
+        """Which id the host's network namespace has for the process's, -1 for none."""
+        fd = process.open_namespace("net")
+        try:
+            body = self._ask(netlink.nsid_request(fd, self._next()))
+        finally:
+            os.close(fd)
+        return body if isinstance(body, int) else -1
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _ask(self, request: bytes) -> object:
+        """The body of the kernel's one reply, None for an error. The kernel has replied when send() returns."""
+        self._socket.send(request)
+        while True:
+            try:
+                datagram, (port, _) = self._socket.recvfrom(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+            if port != 0:
+                continue
+            for message in netlink.parse(datagram):
+                if message.sequence == self._sequence:
+                    return None if message.type == netlink.NLMSG_ERROR else message.body

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Opening a netlink socket in a machine's network namespace.
+
+A socket stays in the namespace that it was made in. So a thread enters the namespace, makes the socket and ends; it
+has no way back to find, and none that could fail. Nobody else's thread ever leaves the host's namespace.
+"""
+
+import asyncio
+import ctypes
+import os
+import socket
+import threading
+
+from resolver.host.process import NoSuchProcess, Process
+
+OPEN_SECONDS = 1.0
+"""Entering and opening takes 0.1 ms. What takes a thousand times as long hangs in the kernel."""
+
+OPENING_MAX = 4
+"""Threads at the same time: what hangs in the kernel is a bounded number of threads, all of them idle."""
+
+TURN_SECONDS = 10.0
+"""Waiting for one of them: ten thousand machines, found at a start, take two seconds."""
+
+RECEIVE_BUFFER = 128 * 1024
+"""Bytes that the kernel keeps for one machine: some 150 events, as it counts them. Beyond, we ask anew (ENOBUFS)."""
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h; also above net.core.rmem_max
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NetlinkOpener:
+    """Opens netlink sockets in machines' network namespaces, for one event loop."""
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(OPENING_MAX)
+
+    async def open(self, process: Process, groups: int) -> socket.socket:
+        """A non-blocking NETLINK_ROUTE socket in the process's namespace, member of the RTMGRP_* `groups`.
+
+        NoSuchProcess where the process has exited, TimeoutError where the kernel lets us wait for OPEN_SECONDS, or
+        others for TURN_SECONDS, OSError as the kernel says.
+        """
+        async with asyncio.timeout(TURN_SECONDS):
+            await self._turns.acquire()
+        opened: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+        try:
+            namespace = process.open_namespace("net")
+            try:
+                threading.Thread(target=self._work, args=(namespace, groups, opened), name="netns", daemon=True).start()
+            except RuntimeError as error:  # no more threads
+                os.close(namespace)
+                raise OSError(str(error)) from error
+        except BaseException:
+            self._turns.release()
+            raise
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                return await opened
+        except ProcessLookupError:
+            raise NoSuchProcess(process.pid) from None
+
+    def _work(self, namespace: int, groups: int, opened: asyncio.Future[socket.socket]) -> None:
+        result: socket.socket | OSError
+        try:
+            result = _open(namespace, groups)
+        except OSError as error:
+            result = error
+        finally:
+            os.close(namespace)
+        try:
+            opened.get_loop().call_soon_threadsafe(self._deliver, result, opened)
+        except RuntimeError:  # the loop was closed
+            if isinstance(result, socket.socket):
+                result.close()
+
+    def _deliver(self, result: socket.socket | OSError, opened: asyncio.Future[socket.socket]) -> None:
+        self._turns.release()  # not sooner: a thread that hangs keeps its turn
+        if isinstance(result, OSError):
+            if not opened.done():
+                opened.set_exception(result)
+        elif opened.done():  # too late, nobody waits any more
+            result.close()
+        else:
+            opened.set_result(result)
+
+
+def _open(namespace: int, groups: int) -> socket.socket:
+    """In a thread that has no other use: it stays in the namespace until it ends."""
+    if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return netlink_socket(groups)
+
+
+def netlink_socket(groups: int = 0) -> socket.socket:
+    """A non-blocking NETLINK_ROUTE socket in the calling thread's network namespace."""
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        opened.bind((0, groups))
+    except BaseException:
+        opened.close()
+        raise
+    return opened

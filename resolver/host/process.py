@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""A process that is held, so that its number cannot come to mean another one.
+
+A pid is free for another process only after its process has exited and was waited for. So whatever was read under
+/proc/PID is of the held process if its pidfd says afterwards that it has not exited. Each method here reads first and
+checks then; a dirfd of /proc/PID would prove nothing more and cost a second descriptor.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from functools import cache
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+from resolver.core.idmap import IdMap
+from resolver.core.machine import ProcessId
+from resolver.host import cgroup
+
+READ_MAX = 65536
+"""Bytes of one file of /proc: the longest, a map of 340 extents, has 11 KiB."""
+
+_NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h, _IO(0xb7, 4)
+
+Namespace = Literal["user", "net", "mnt", "pid", "uts", "ipc", "cgroup"]
+_T = TypeVar("_T")
+
+
+class NoSuchProcess(Exception):
+    """The process is gone, is a zombie, is not the one that was meant, or the number was never a process's."""
+
+    def __init__(self, pid: int, why: str = "no such process") -> None:
+        super().__init__(f"process {pid}: {why}")
+        self.pid = pid
+
+
+@cache
+def boot_id() -> str:
+    """This boot's id, 32 hexadecimal digits (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+        return f.read().strip().replace("-", "")
+
+
+@cache
+def have_pidfd_ids() -> bool:
+    """Whether a pidfd's inode number tells processes apart, never used twice in a boot: pidfs, Linux 6.9.
+
+    Before, all pidfds shared one inode with every eventfd. So the devices are compared: the name in /proc/self/fd is
+    the same in both cases, and fstatfs(2) is out of Python's reach. A 32-bit kernel's inode number is half the id.
+    """
+    if sys.maxsize < 2**32:
+        return False
+    fds = [os.pidfd_open(os.getpid()), os.eventfd(0, os.EFD_CLOEXEC)]
+    try:
+        pidfd, anonymous = (os.fstat(fd).st_dev for fd in fds)
+        return pidfd != anonymous
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+class Process:
+    """A process by its pidfd. To be closed; `with` does."""
+
+    def __init__(self, fd: int, pid: int) -> None:
+        """For the constructors below, which know that `fd` is a pidfd of `pid`. Owns the descriptor."""
+        self._fd = fd
+        self.pid = pid
+
+    @classmethod
+    def open(cls, pid: int) -> Self:
+        """Hold the process that has this number now. NoSuchProcess for a zombie, a thread's id, or no number of one."""
+        if not 0 < pid < 2**31:
+            raise NoSuchProcess(pid)
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError as error:
+            # ESRCH: no such number; EINVAL, ENOENT in later kernels: a thread's. What else there is, such as EMFILE,
+            # says nothing about the process.
+            if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+                raise NoSuchProcess(pid) from None
+            raise
+        return cls._holding(fd, pid)
+
+    @classmethod
+    def from_pidfd(cls, fd: int) -> Self:
+        """Hold the process of a pidfd that came from elsewhere. The descriptor is ours from here on, error or not.
+
+        ValueError for what is no pidfd of a process; NoSuchProcess where it has exited or is not in our pid namespace.
+        """
+        try:
+            pid = _pid_of(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls._holding(fd, pid)
+
+    @classmethod
+    def _holding(cls, fd: int, pid: int) -> Self:
+        process = cls(fd, pid)
+        if process.exited():  # also a zombie that nobody has waited for yet
+            process.close()
+            raise NoSuchProcess(pid)
+        return process
+
+    @classmethod
+    def from_identity(cls, identity: ProcessId) -> Self:
+        """Hold this very process. NoSuchProcess where it is gone, or nothing proves the number is still its own."""
+        if identity.boot_id is not None and identity.boot_id != boot_id():
+            raise NoSuchProcess(identity.pid, "was of another boot")
+        process = cls.open(identity.pid)
+        try:
+            now = process.identity()
+            if identity.pidfd_id is not None and now.pidfd_id is not None:
+                same = identity.pidfd_id == now.pidfd_id
+            else:
+                same = identity.boot_id is not None and identity.start_time == now.start_time
+            if not same:
+                raise NoSuchProcess(identity.pid, "its number is another process's now")
+        except BaseException:
+            process.close()
+            raise
+        return process
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the process. May be called again; anything else then raises ValueError."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def fileno(self) -> int:
+        """The pidfd. It becomes readable when the process exits, while it is a zombie too (pidfd_open(2))."""
+        if self._fd < 0:
+            raise ValueError("the process was closed")
+        return self._fd
+
+    def exited(self) -> bool:
+        """Whether all threads of the process have exited. Does not wait."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def identity(self) -> ProcessId:
+        """Everything that tells this process from others."""
+        return ProcessId(self.pid, os.fstat(self.fileno()).st_ino if have_pidfd_ids() else None, self.start_time(),
+                         boot_id())
+
+    def read(self, name: str) -> str:
+        """A small file of /proc/PID. NoSuchProcess where the process has exited, ValueError beyond READ_MAX.
+
+        Only for files that the kernel fills by itself: cmdline, environ and the like read the process's memory, and a
+        guest can make that wait for ever.
+        """
+        return self._verified(lambda: self._read(name))
+
+    def _read(self, name: str) -> str:
+        with open(f"/proc/{self.pid}/{name}", "rb", buffering=0) as f:
+            data = bytearray()
+            while chunk := f.read(READ_MAX):
+                data += chunk
+                if len(data) > READ_MAX:
+                    raise ValueError(f"/proc/{self.pid}/{name} is longer than {READ_MAX} bytes")
+        return data.decode(errors="surrogateescape")
+
+    def start_time(self) -> int:
+        """Clock ticks from boot (CLOCK_BOOTTIME) to the process's start: field 22 of proc_pid_stat(5)."""
+        # The command, field 2, may hold blanks and parentheses; the last ')' ends it.
+        return int(self.read("stat").rpartition(")")[2].split()[19])
+
+    def owner(self) -> int:
+        """The owner of /proc/PID: the effective uid, or root where the process is not dumpable (proc(5)).
+
+        So a set-uid program is never its caller's, whatever its real uid says.
+        """
+        return self._verified(lambda: os.stat(f"/proc/{self.pid}").st_uid)
+
+    def owned_by(self, uid: int) -> bool:
+        """Whether the process is in this user's power: it is theirs, or lies in a user namespace that they made."""
+        if self.owner() == uid:
+            return True
+        return not self.shares_namespace("user") and self._verified(self._user_namespace_owner) == uid
+
+    def _user_namespace_owner(self) -> int:
+        with open(f"/proc/{self.pid}/ns/user", "rb", buffering=0) as f:
+            (uid,) = struct.unpack("=I", fcntl.ioctl(f, _NS_GET_OWNER_UID, bytes(4)))
+            return int(uid)
+
+    def namespace(self, kind: Namespace) -> tuple[int, int]:
+        """Device and inode of one of its namespaces; namespaces are equal exactly where these are (namespaces(7))."""
+        return self._verified(lambda: _namespace(self.pid, kind))
+
+    def shares_namespace(self, kind: Namespace) -> bool:
+        """Whether the process lives in our namespace of this kind, the host's."""
+        return self.namespace(kind) == _namespace("self", kind)
+
+    def open_namespace(self, kind: Namespace) -> int:
+        """A new descriptor of one of its namespaces, for setns(2) and ioctl_ns(2); the caller closes it."""
+        fd = self._reading(lambda: os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
+        if self.exited():
+            os.close(fd)
+            raise NoSuchProcess(self.pid)
+        return fd
+
+    def uid_map(self) -> IdMap:
+        """Which uids of its user namespace are which of the host; empty in the host's user namespace."""
+        return self._map("uid_map")
+
+    def gid_map(self) -> IdMap:
+        """Like uid_map, for groups."""
+        return self._map("gid_map")
+
+    def _map(self, name: str) -> IdMap:
+        # The namespaces are compared, not the maps: a namespace of its own may map every id to itself.
+        return IdMap() if self.shares_namespace("user") else IdMap.parse(self.read(name))
+
+    def map_pending(self) -> bool:
+        """Whether the process has a user namespace of its own whose maps have yet to be written, once each.
+
+        There is no event for that; the caller reads again.
+        """
+        return not self.shares_namespace("user") and not (self.read("uid_map").strip() and self.read("gid_map").strip())
+
+    def group_path(self) -> str:
+        """Its control group, in the hierarchy that systemd uses, '' for none."""
+        return cgroup.group_path(self.read("cgroup"), cgroup.hierarchy().unified)
+
+    def unit(self) -> str:
+        """The systemd unit of its control group, '' for none."""
+        return cgroup.unit_name(self.group_path())
+
+    def send_signal(self, number: int) -> None:
+        """Signal this process and no other. NoSuchProcess where it has exited."""
+        try:
+            signal.pidfd_send_signal(self.fileno(), number)
+        except ProcessLookupError:
+            raise NoSuchProcess(self.pid) from None
+
+    def _verified(self, read: Callable[[], _T]) -> _T:
+        """What `read` got from /proc/PID, if PID is still this process; NoSuchProcess otherwise."""
+        value = self._reading(read)
+        if self.exited():
+            raise NoSuchProcess(self.pid)
+        return value
+
+    def _reading(self, read: Callable[[], _T]) -> _T:
+        try:
+            return read()
+        except (FileNotFoundError, ProcessLookupError):
+            raise NoSuchProcess(self.pid) from None
+
+
+def _namespace(pid: int | str, kind: Namespace) -> tuple[int, int]:
+    status = os.stat(f"/proc/{pid}/ns/{kind}")
+    return status.st_dev, status.st_ino
+
+
+def _pid_of(fd: int) -> int:
+    """The number of a pidfd's process, from its fdinfo (pidfd_open(2))."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as f:
+        pid = next((int(line.partition(":")[2]) for line in f if line.startswith("Pid:")), None)
+    if pid is None:
+        raise ValueError("the descriptor is no pidfd")
+    # PIDFD_THREAD (linux/pidfd.h, Linux 6.9): it would tell of a thread's end.
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_EXCL:
+        raise ValueError("the descriptor is a thread's pidfd")
+    if pid <= 0:  # -1: it was waited for; 0: it has no number in our pid namespace
+        raise NoSuchProcess(pid, "has exited, or lives outside of this pid namespace")
+    return pid

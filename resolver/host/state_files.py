@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""The files that outlive the daemon, and that libsystemd reads: /run/systemd/machines.
+
+    machines/NAME        public, 0644: what sd-login(3) tells of machines
+    machines/unit:UNIT   symbolic link to NAME: sd_pid_get_machine_name(3) finds a process's machine through its unit
+    mymachines/NAME      private, 0600 in a directory of 0700: what the public file has no place for
+
+A file comes by rename and goes by unlink: that is what sd_login_monitor watches, and no reader sees half of one. The
+private file is written first, and believed only where the public one tells of the same registration. Nothing is
+synced: /run is a tmpfs, and nothing here means anything after a boot. Ids and addresses are not kept; the kernel has
+them.
+"""
+
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from resolver.core.machine import Machine, ProcessId
+from resolver.core.names import check_machine_name
+from resolver.host import state_format
+from resolver.host.process import NoSuchProcess, Process
+
+FILE_MAX = 65536
+"""Bytes of one file: a path of 4096 bytes, escaped six-fold, and thousands of interfaces."""
+
+# One name for all: there is one writer, and what a crash leaves behind is overwritten. Readers skip it for the '.#',
+# which no host name has (tried with sd_get_machine_names and machined 257).
+_TEMPORARY = ".#mymachinesd"
+_LINK_PREFIX = "unit:"
+_NAME_MAX = 255  # linux/limits.h
+
+
+class Loaded(NamedTuple):
+    """The machines that were found, in the order of their registration, and what was wrong with which files."""
+
+    machines: list[Machine]
+    errors: list[tuple[str, Exception]]
+
+
+class StateFiles:
+    """The state files of all machines. OSError where a directory or file cannot be made."""
+
+    def __init__(self, directory: str | Path = "/run/systemd/machines",
+                 private: str | Path = "/run/systemd/mymachines") -> None:
+        self._directory = Path(directory)
+        self._private = Path(private)
+        self._make_directories()
+
+    def _make_directories(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._private.mkdir(parents=True, exist_ok=True)
+        # Not by mkdir's mode: the umask, or who made it before us, had a say in that.
+        os.chmod(self._directory, 0o755)  # noqa: S103  everybody reads it
+        os.chmod(self._private, 0o700)
+
+    def save(self, machine: Machine) -> None:
+        """Write the machine's files. On OSError (ENOSPC) the public file and the link are what they were."""
+        check_machine_name(machine.name)  # it becomes a path
+        self._make_directories()
+        _write(self._private, machine.name, state_format.private_text(machine), 0o600)
+        _write(self._directory, machine.name, state_format.public_text(machine), 0o644)
+        link = _link_name(machine.unit)
+        if link:
+            _link(self._directory, link, machine.name)
+
+    def remove(self, name: str, unit: str = "") -> None:
+        """Remove the machine's files, as far as they are there; the link only if it is this machine's."""
+        check_machine_name(name)
+        link = _link_name(unit)
+        if link:
+            with suppress(OSError):
+                if os.readlink(self._directory / link) == name:
+                    os.unlink(self._directory / link)
+        for path in (self._directory / name, self._private / name):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def forget(self, name: str) -> bool:
+        """Remove whatever there is by this name, and every link to it. Whether there was anything."""
+        check_machine_name(name)
+        links = [entry.name.removeprefix(_LINK_PREFIX) for entry in self._directory.glob(f"{_LINK_PREFIX}*")
+                 if entry.is_symlink() and os.readlink(entry) == name]
+        known = bool(links) or any(os.path.lexists(path / name) for path in (self._directory, self._private))
+        for unit in ["", *links]:
+            self.remove(name, unit)
+        return known
+
+    def load(self) -> Loaded:
+        """What was saved, by us or by machined. A bad file is told of, and hinders no other.
+
+        The leader of each machine is what Process.from_identity() takes, and refuses where nothing proves that it is
+        still the registered process.
+        """
+        machines: list[Machine] = []
+        errors: list[tuple[str, Exception]] = []
+        for name in sorted(os.listdir(self._directory)):
+            if name.startswith((".", _LINK_PREFIX)):
+                continue
+            try:
+                machine, private_error = self._load(name)
+            except (OSError, ValueError) as error:
+                errors.append((name, error))
+                continue
+            machines.append(machine)
+            if private_error is not None:
+                errors.append((name, private_error))
+        machines.sort(key=lambda machine: machine.monotonic)
+        return Loaded(machines, errors)
+
+    def _load(self, name: str) -> tuple[Machine, Exception | None]:
+        public = state_format.machine_from_public(_read(self._directory / name))
+        if public.name != name:
+            raise ValueError(f"is of a machine {public.name}")
+        problem: Exception | None = None
+        try:
+            machine = state_format.machine_from_private(_read(self._private / name))
+            if (machine.name, machine.leader.pid, machine.monotonic) == (name, public.leader.pid, public.monotonic):
+                return machine, None
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            problem = error
+        # machined's, or ours without its better half.
+        return replace(public, leader=_leader_of(public)), problem
+
+
+def _leader_of(machine: Machine) -> ProcessId:
+    """The leader that a public file tells of, with all that proves it; with nothing where it may be another process.
+
+    Without LEADER_PIDFDID: the process must have started before the registration. MONOTONIC stands still while the
+    host sleeps and start times do not, so the difference of the two clocks is added. It is today's: for the time that
+    the host slept since the registration, a process that took over the number would be believed. No file tells better.
+    """
+    with suppress(NoSuchProcess):
+        if machine.leader.pidfd_id is not None:
+            with Process.from_identity(machine.leader) as process:
+                return process.identity()
+        with Process.open(machine.leader.pid) as process:
+            slept = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            started = process.start_time() * 1_000_000 // os.sysconf("SC_CLK_TCK")
+            if started <= machine.monotonic + slept // 1000:
+                return process.identity()
+    return ProcessId(machine.leader.pid)
+
+
+def _link_name(unit: str) -> str:
+    """The link's file name, '' where there can be none: libsystemd could not find it either."""
+    name = _LINK_PREFIX + unit
+    return name if unit and "/" not in unit and "\0" not in unit and len(os.fsencode(name)) <= _NAME_MAX else ""
+
+
+def _write(directory: Path, name: str, data: bytes, mode: int) -> None:
+    if len(data) > FILE_MAX:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+    temporary = directory / _TEMPORARY
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    try:
+        # O_EXCL follows no symbolic link and opens nobody else's file (open(2)).
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(fd, "wb", buffering=0) as f:
+            os.fchmod(fd, mode)
+            view = memoryview(data)
+            while view:
+                view = view[f.write(view):]
+        os.rename(temporary, directory / name)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _link(directory: Path, link: str, name: str) -> None:
+    temporary = directory / _TEMPORARY
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(name, temporary)
+    try:
+        os.rename(temporary, directory / link)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _read(path: Path) -> bytes:
+    """A regular file's content. O_NONBLOCK: opening a FIFO would wait for a writer."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb", buffering=0) as f:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("is no regular file")
+        data = bytearray()
+        while chunk := f.read(FILE_MAX):
+            data += chunk
+            if len(data) > FILE_MAX:
+                raise ValueError(f"is longer than {FILE_MAX} bytes")
+    return bytes(data)

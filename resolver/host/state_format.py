@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""The two files of a machine, as text: sd-login's public one and our private one. No input or output.
+
+Public: lines KEY=VALUE, by the rules of systemd.exec(5), EnvironmentFile=. libsystemd reads CLASS and NETIF of it
+(sd_machine_get_class(3)), bus clients and nspawn LEADER, systemd-machined all. Private: one JSON object with what the
+public file has no place for, or must not show.
+
+machined writes C escapes into its own file and reads it back by the rules above, so that `\\n` becomes `n`. We write
+double quotes, which every reader takes alike, and read both.
+"""
+
+import json
+import re
+from typing import Any, TypeVar
+
+from resolver.core.errors import InvalidArgument
+from resolver.core.machine import Machine, MachineClass, ProcessId
+from resolver.core.names import check_machine_name
+
+_COMMENT = "# Written by mymachinesd for sd-login(3); mymachinectl list is the way to read it."
+_LINE = re.compile(rb"([A-Z][A-Z0-9_]*)=(.*)")
+_PLAIN = re.compile(r"[A-Za-z0-9_/.,:@+=-]+(?: [A-Za-z0-9_/.,:@+=-]+)*")
+_TO_ESCAPE = re.compile(r'(["\\`$])')
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_C_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-3][0-7]{2}|.)", re.DOTALL)
+_C_LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v", b"s": b" "}
+_T = TypeVar("_T", int, str, list[Any], dict[str, Any])
+
+
+def public_text(machine: Machine) -> bytes:
+    """The public file."""
+    lines = [_COMMENT]
+    for key, value in (
+        ("NAME", machine.name),
+        ("SCOPE", machine.unit),  # machined's key for the unit, whatever its type
+        ("SERVICE", machine.service),
+        ("ROOT", machine.root_directory),
+        ("ID", machine.id.hex() if machine.id is not None else ""),
+        ("LEADER", str(machine.leader.pid)),
+        ("LEADER_PIDFDID", "" if machine.leader.pidfd_id is None else str(machine.leader.pidfd_id)),
+        ("CLASS", machine.machine_class.value),
+        ("REALTIME", str(machine.realtime)),
+        ("MONOTONIC", str(machine.monotonic)),
+        ("NETIF", " ".join(map(str, machine.network_interfaces))),
+        ("VSOCK_CID", "" if machine.vsock_cid is None else str(machine.vsock_cid)),
+    ):
+        quoted = _quoted(value)
+        if quoted:
+            lines.append(f"{key}={quoted}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _quoted(value: str) -> str:
+    """A value as every reader takes it, '' where there is no such form.
+
+    A control character would do for systemd's parser, between quotes, but a reader that goes by lines would take what
+    follows for a key; and a value that is no UTF-8 makes systemd refuse the file. The private file has these.
+    """
+    if _PLAIN.fullmatch(value):
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return ""
+    return "" if not value or _CONTROL.search(value) else '"' + _TO_ESCAPE.sub(r"\\\1", value) + '"'
+
+
+def parse_public(data: bytes) -> dict[str, str]:
+    """The keys of a public file. Total: what is no line of the format is left out; of two lines the last counts."""
+    found = {}
+    for line in data.split(b"\n"):
+        match = _LINE.fullmatch(line.strip())
+        if match is not None:
+            found[match[1].decode()] = _unquoted(match[2].strip()).decode(errors="surrogateescape")
+    return found
+
+
+def _unquoted(value: bytes) -> bytes:
+    if len(value) >= 2 and value[:1] == value[-1:] == b'"':
+        return re.sub(rb'\\(["\\`$])', rb"\1", value[1:-1])
+    if len(value) >= 2 and value[:1] == value[-1:] == b"'":
+        return value[1:-1]
+    return _C_ESCAPE.sub(_c_unescaped, value)
+
+
+def _c_unescaped(match: re.Match[bytes]) -> bytes:
+    code = match[1]
+    if len(code) == 3:
+        return bytes([int(code[1:], 16) if code[:1] == b"x" else int(code, 8)])
+    return _C_LETTERS.get(code, code)
+
+
+def private_text(machine: Machine) -> bytes:
+    """The private file: all that was registered and that the kernel does not tell."""
+    leader = machine.leader
+    return json.dumps({
+        "name": machine.name,
+        "class": machine.machine_class.value,
+        "leader": {"pid": leader.pid, "pidfdId": leader.pidfd_id, "startTime": leader.start_time,
+                   "bootId": leader.boot_id},
+        "service": machine.service,
+        "id": None if machine.id is None else machine.id.hex(),
+        "rootDirectory": machine.root_directory,
+        "networkInterfaces": list(machine.network_interfaces),
+        "unit": machine.unit,
+        "owner": machine.owner,
+        "realtime": machine.realtime,
+        "monotonic": machine.monotonic,
+        "vsockCid": machine.vsock_cid,
+        "sshAddress": machine.ssh_address,
+        "sshPrivateKeyPath": machine.ssh_private_key_path,
+    }, indent=1).encode() + b"\n"  # ASCII alone: a surrogate from a client's JSON survives
+
+
+def machine_from_private(data: bytes) -> Machine:
+    """The machine of a private file. ValueError where it is damaged; unknown keys and most missing ones are fine."""
+    fields = _object(data)
+    leader = _get(fields, "leader", dict)
+    if leader is None:
+        raise ValueError("no leader")
+    return Machine(
+        name=_machine_name(_get(fields, "name", str) or ""),
+        machine_class=_machine_class(_get(fields, "class", str) or ""),
+        leader=ProcessId(_pid(_get(leader, "pid", int) or 0), _get(leader, "pidfdId", int),
+                         _get(leader, "startTime", int), _get(leader, "bootId", str)),
+        service=_get(fields, "service", str) or "",
+        id=_machine_id(_get(fields, "id", str) or ""),
+        root_directory=_get(fields, "rootDirectory", str) or "",
+        network_interfaces=_indices(_get(fields, "networkInterfaces", list) or []),
+        unit=_get(fields, "unit", str) or "",
+        owner=_get(fields, "owner", int) or 0,
+        realtime=_get(fields, "realtime", int) or 0,
+        monotonic=_get(fields, "monotonic", int) or 0,
+        vsock_cid=_get(fields, "vsockCid", int),
+        ssh_address=_get(fields, "sshAddress", str) or "",
+        ssh_private_key_path=_get(fields, "sshPrivateKeyPath", str) or "",
+    )
+
+
+def machine_from_public(data: bytes) -> Machine:
+    """The machine of a public file alone, such as machined's. ValueError where NAME, CLASS or LEADER is missing.
+
+    Nobody is told to own it, so it is root's.
+    """
+    fields = parse_public(data)
+    pidfd_id = fields.get("LEADER_PIDFDID")
+    vsock_cid = fields.get("VSOCK_CID")
+    return Machine(
+        name=_machine_name(fields.get("NAME", "")),
+        machine_class=_machine_class(fields.get("CLASS", "")),
+        leader=ProcessId(_pid(_number(fields.get("LEADER", "0"))), None if pidfd_id is None else _number(pidfd_id)),
+        service=fields.get("SERVICE", ""),
+        id=_machine_id(fields.get("ID", "")),
+        root_directory=fields.get("ROOT", ""),
+        network_interfaces=_indices([_number(word) for word in fields.get("NETIF", "").split()]),
+        unit=fields.get("SCOPE") or fields.get("UNIT", ""),
+        realtime=_number(fields.get("REALTIME", "0")),
+        monotonic=_number(fields.get("MONOTONIC", "0")),
+        vsock_cid=None if vsock_cid is None else _number(vsock_cid),
+    )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(fields, dict):
+        raise ValueError("no JSON object")
+    return fields
+
+
+def _get(fields: dict[str, Any], key: str, kind: type[_T]) -> _T | None:
+    value: object = fields.get(key)
+    if value is None:
+        return None
+    if type(value) is not kind:  # and not isinstance: true is an int
+        raise ValueError(f"{key} has the wrong type")
+    _check_range(key, value)
+    return value
+
+
+def _check_range(key: str, value: object) -> None:
+    if isinstance(value, int) and not 0 <= value < 2**64:
+        raise ValueError(f"{key} is out of range")
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20):
+        raise ValueError(f"no number: {text[:40]!r}")
+    return int(text)
+
+
+def _machine_name(name: str) -> str:
+    try:
+        return check_machine_name(name)
+    except InvalidArgument as error:
+        raise ValueError(str(error)) from None
+
+
+def _machine_class(text: str) -> MachineClass:
+    if text == MachineClass.HOST:
+        raise ValueError("the host is no machine")
+    return MachineClass(text)
+
+
+def _pid(pid: int) -> int:
+    if not 0 < pid < 2**31:
+        raise ValueError(f"no process has the number {pid}")
+    return pid
+
+
+def _machine_id(text: str) -> bytes | None:
+    if not text:
+        return None
+    if len(text) != 32:
+        raise ValueError("a machine id has 32 digits")
+    return bytes.fromhex(text)
+
+
+def _indices(values: list[Any]) -> tuple[int, ...]:
+    if not all(type(value) is int and 0 < value < 2**31 for value in values):
+        raise ValueError("no interface indices")
+    return tuple(values)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+import socket
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resolver.core.machine import Address
+from resolver.host import netlink
+from resolver.host.netlink import AddressEntry, Link, Message, NetlinkError, parse
+from tests.hostside.wire import address, attribute, link, message
+
+V4, V4_PEER = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 9])
+V6, V6_PEER = bytes.fromhex("fd00" + 28 * "0"), bytes.fromhex("fd01" + 28 * "0")
+
+
+def address_of(datagram: bytes) -> Address:
+    (only,) = parse(datagram)
+    assert isinstance(only.body, AddressEntry)
+    return only.body.address
+
+
+def test_an_ipv4_address() -> None:
+    data = address(2, attribute(1, V4), attribute(2, V4), attribute(3, b"e0\0"))
+    assert address_of(data) == Address(2, V4, 3, 253, 0)
+
+
+@pytest.mark.parametrize(("family", "own", "peer"), [(2, V4, V4_PEER), (10, V6, V6_PEER)])
+def test_on_a_point_to_point_link_the_address_is_ours_and_not_the_peers(family: int, own: bytes, peer: bytes) -> None:
+    assert address_of(address(family, attribute(1, peer), attribute(2, own))).packed == own
+
+
+def test_ipv6_without_a_peer_has_no_local_attribute() -> None:
+    assert address_of(address(10, attribute(1, V6))).packed == V6
+
+
+def test_long_flags_overrule_the_short_field() -> None:
+    assert address_of(address(10, attribute(1, V6), flags=0x80)).flags == 0x80
+    assert address_of(address(10, attribute(1, V6), attribute(8, struct.pack("=I", 0x340)), flags=0x80)).flags == 0x340
+
+
+def test_keys_tell_apart_what_the_kernel_keeps_apart() -> None:
+    def key(data: bytes) -> object:
+        (only,) = parse(data)
+        assert isinstance(only.body, AddressEntry)
+        return only.body.key
+
+    one, other = (address(2, attribute(1, peer), attribute(2, V4)) for peer in (V4, V4_PEER))
+    assert key(one) != key(other)
+    # IPv6 changes the peer in place, and flags are no part of it
+    assert key(address(10, attribute(1, V6))) == key(address(10, attribute(1, V6_PEER), attribute(2, V6), flags=0x40))
+    assert key(one) == key(address(2, attribute(1, V4), attribute(2, V4), kind=netlink.RTM_DELADDR))
+
+
+def test_a_link() -> None:
+    data = link(attribute(3, b"ve-web\0"), attribute(5, struct.pack("=I", 2)), attribute(10, struct.pack("=I", 9)),
+                attribute(37, struct.pack("=i", 0)), attribute(18 | 0x8000, attribute(4, b"bridge\0")))
+    assert list(parse(data)) == [Message(16, 7, False, Link(5, "ve-web", 9, "bridge", 2, 0))]
+    assert list(parse(link())) == [Message(16, 7, False, Link(5, "", 0, "", 0, None))]
+
+
+def test_a_port_that_leaves_its_bridge_is_no_link_that_goes() -> None:
+    assert [m.body for m in parse(link(family=7, kind=netlink.RTM_DELLINK))] == [None]
+
+
+def test_other_families_and_types_are_passed_over() -> None:
+    data = address(12, attribute(1, b"ab")) + message(999, b"abc") + message(netlink.NLMSG_NOOP, b"")
+    assert [m.body for m in parse(data)] == [None, None, None]
+
+
+def test_the_ends() -> None:
+    data = message(netlink.NLMSG_DONE, bytes(4), flags=netlink.NLM_F_DUMP_INTR) + message(netlink.NLMSG_DONE, b"")
+    assert list(parse(data)) == [Message(3, 7, True, 0), Message(3, 7, False, 0)]
+    assert [m.body for m in parse(message(netlink.NLMSG_ERROR, struct.pack("=i", -16) + bytes(16)))] == [16]
+
+
+@pytest.mark.parametrize("data", [
+    b"x",
+    bytes(16),
+    struct.pack("=IHHII", 15, 3, 0, 0, 0),
+    struct.pack("=IHHII", 17, 3, 0, 0, 0),
+    message(netlink.RTM_NEWADDR, bytes(7)),
+    message(netlink.RTM_NEWLINK, bytes(15)),
+    message(netlink.NLMSG_ERROR, b""),
+    address(2, attribute(1, V6)),
+    address(2),
+    address(10, attribute(1, V6), attribute(8, b"x")),
+    address(2, struct.pack("=HH", 3, 1)),
+    address(2, struct.pack("=HH", 9, 1) + V4),
+    link(attribute(5, b"x")),
+    link(struct.pack("=HH", 3, 3)),
+    link(attribute(18, b"12345")),
+])
+def test_what_does_not_fit_is_one_error(data: bytes) -> None:
+    with pytest.raises(NetlinkError):
+        list(parse(data))
+
+
+@given(st.binary())
+def test_any_bytes_are_messages_or_one_error(data: bytes) -> None:
+    try:
+        list(parse(data))
+    except NetlinkError:
+        pass
+
+
+WHOLE = (address(2, attribute(1, V4), attribute(2, V4))
+         + link(attribute(3, b"e0\0"), attribute(18, attribute(4, b"x\0")))
+         + message(netlink.RTM_NEWNSID, bytes(4) + attribute(1, bytes(4))) + message(netlink.NLMSG_DONE, bytes(4)))
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255), st.integers(0, len(WHOLE)))
+def test_a_damaged_datagram_is_messages_or_one_error(at: int, byte: int, end: int) -> None:
+    damaged = bytearray(WHOLE)
+    damaged[at] = byte
+    try:
+        list(parse(bytes(damaged[:end])))
+    except NetlinkError:
+        pass
+
+
+def test_the_kernel_understands_the_requests() -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(5)
+
+        def ask(request: bytes, last: int) -> list[Message]:
+            kernel.send(request)
+            replies = list(parse(kernel.recv(65536)))
+            while replies[-1].type != last:
+                replies += parse(kernel.recv(65536))
+            return replies
+
+        links = ask(netlink.dump_request(netlink.RTM_GETLINK, 1), netlink.NLMSG_DONE)
+        assert Link(1, "lo") in [m.body for m in links]
+        addresses = ask(netlink.dump_request(netlink.RTM_GETADDR, 2), netlink.NLMSG_DONE)
+        assert {m.sequence for m in addresses} == {2}
+        assert [m.body for m in ask(netlink.link_request(1, 3), netlink.RTM_NEWLINK)] == [Link(1, "lo")]
+        assert [m.body for m in ask(netlink.link_request(2**31 - 1, 4), netlink.NLMSG_ERROR)] == [19]  # ENODEV

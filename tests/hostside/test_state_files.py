@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: MIT
+import ctypes
+import errno
+import json
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resolver.core.errors import InvalidArgument
+from resolver.core.machine import Machine, MachineClass, ProcessId
+from resolver.host import process as process_module
+from resolver.host.process import NoSuchProcess, Process
+from resolver.host.state_files import StateFiles
+from tests.hostside.worlds import needs_root, run_inside
+from tests.lab.cgroups import Scope
+
+
+@pytest.fixture
+def leader() -> Iterator[ProcessId]:
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        with Process.open(child.pid) as process:
+            yield process.identity()
+        child.kill()
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    return tmp_path / "run/machines"
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    return tmp_path / "run/private"
+
+
+@pytest.fixture
+def files(public: Path, private: Path) -> StateFiles:
+    return StateFiles(public, private)
+
+
+@pytest.fixture
+def web(leader: ProcessId) -> Machine:
+    return Machine("web", MachineClass.CONTAINER, leader, service="test", id=bytes(range(16)), root_directory="/a\nb",
+                   network_interfaces=(3,), unit="web.scope", owner=1000, realtime=time.time_ns() // 1000,
+                   monotonic=time.monotonic_ns() // 1000, ssh_private_key_path="/key")
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_what_was_saved_is_loaded(files: StateFiles, web: Machine, public: Path, private: Path) -> None:
+    files.save(web)
+    assert listed(public) == ["unit:web.scope", "web"]
+    assert os.readlink(public / "unit:web.scope") == "web"
+    assert listed(private) == ["web"]
+    assert files.load() == ([web], [])
+    files.save(replace(web, service="later"))
+    assert files.load() == ([replace(web, service="later")], [])
+
+
+def test_machines_come_in_the_order_of_their_registration(files: StateFiles, web: Machine) -> None:
+    machines = [replace(web, name=name, monotonic=n, unit="") for n, name in enumerate(["c", "a", "b"], 1)]
+    for machine in reversed(machines):
+        files.save(machine)
+    assert files.load().machines == machines
+
+
+def test_who_may_read(web: Machine, public: Path, private: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        StateFiles(public, private).save(web)
+    finally:
+        os.umask(old)
+    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (public, public / "web", private, private / "web")]
+    assert [oct(mode) for mode in modes] == ["0o755", "0o644", "0o700", "0o600"]
+
+
+def test_removing_leaves_nothing(files: StateFiles, web: Machine, public: Path, private: Path) -> None:
+    files.save(web)
+    files.remove("web", "web.scope")
+    assert listed(public) == listed(private) == []
+    files.remove("web", "web.scope")
+
+
+def test_the_link_of_another_machine_in_the_same_unit_stays(files: StateFiles, web: Machine, public: Path) -> None:
+    files.save(web)
+    files.save(replace(web, name="second"))
+    files.remove("web", "web.scope")
+    assert os.readlink(public / "unit:web.scope") == "second"
+
+
+def test_the_directory_comes_back(files: StateFiles, web: Machine, public: Path) -> None:
+    public.rmdir()
+    files.save(web)
+    assert files.load().machines == [web]
+
+
+@pytest.mark.parametrize("name", ["../web", "a/b", "", ".web", "unit:x", "a\0b"])
+def test_a_name_that_is_no_machines_never_becomes_a_path(files: StateFiles, web: Machine, name: str) -> None:
+    with pytest.raises(InvalidArgument):
+        files.save(replace(web, name=name))
+    with pytest.raises(InvalidArgument):
+        files.remove(name)
+
+
+@pytest.mark.parametrize("unit", ["a/../../b.service", "a\0.service", "x" * 251])
+def test_a_unit_that_can_be_no_file_has_no_link(files: StateFiles, web: Machine, public: Path, unit: str) -> None:
+    files.save(replace(web, unit=unit))
+    assert listed(public) == ["web"]
+    files.remove("web", unit)
+
+
+def test_a_symbolic_link_in_the_way_is_replaced_and_not_followed(files: StateFiles, web: Machine, public: Path,
+                                                                 private: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("whole")
+    for folder in (public, private):
+        for name in ("web", ".#mymachinesd", "unit:web.scope"):
+            (folder / name).symlink_to(victim)
+    files.save(web)
+    assert victim.read_text() == "whole"
+    assert files.load().machines == [web]
+    assert listed(public) == ["unit:web.scope", "web"]
+
+
+def test_what_appears_in_the_way_at_the_last_moment_is_not_written_to(
+        files: StateFiles, web: Machine, public: Path, private: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("whole")
+    (private / ".#mymachinesd").symlink_to(victim)
+    monkeypatch.setattr(os, "unlink", lambda _: None)
+    with pytest.raises(FileExistsError):
+        files.save(web)
+    assert victim.read_text() == "whole"
+    assert listed(public) == []
+
+
+def test_a_fifo_that_says_the_right_thing_is_refused(files: StateFiles, web: Machine, public: Path) -> None:
+    files.save(web)
+    text = (public / "web").read_bytes()
+    (public / "web").unlink()
+    os.mkfifo(public / "web")
+    fd = os.open(public / "web", os.O_RDWR)
+    os.write(fd, text)
+    try:
+        loaded = files.load()
+    finally:
+        os.close(fd)
+    assert loaded.machines == []
+    assert [name for name, _ in loaded.errors] == ["web"]
+
+
+def test_what_is_no_file_of_a_machine_hinders_no_other(files: StateFiles, web: Machine, public: Path, private: Path,
+                                                       tmp_path: Path) -> None:
+    files.save(web)
+    whole = (public / "web").read_bytes()
+    (tmp_path / "elsewhere").write_bytes(whole.replace(b"=web", b"=link"))
+    (public / "link").symlink_to(tmp_path / "elsewhere")
+    (public / "empty").touch()
+    (public / "torn").write_bytes(whole[:20])
+    (public / "binary").write_bytes(bytes(range(256)) * 10)
+    (public / "other").write_bytes(whole)
+    (public / "long").write_bytes(whole.replace(b"=web", b"=long") + b"#" * 70000)
+    (public / "folder").mkdir()
+    os.mkfifo(public / "fifo")
+    (public / ".#mymachinesd").write_bytes(whole)
+    (public / "unit:foo.service").symlink_to("nothing")
+    os.mkfifo(private / "torn")
+    loaded = files.load()
+    assert loaded.machines == [web]
+    assert [name for name, _ in loaded.errors] == ["binary", "empty", "fifo", "folder", "link", "long", "other", "torn"]
+
+
+def test_a_damaged_private_file_leaves_what_the_public_one_says(files: StateFiles, web: Machine, private: Path) -> None:
+    files.save(web)
+    (private / "web").write_bytes(b'{"name": "we')
+    loaded = files.load()
+    # The public file has LEADER_PIDFDID, or the start time serves; the owner is root now, who may do most.
+    assert loaded.machines == [replace(web, owner=0, root_directory="", ssh_private_key_path="")]
+    assert [name for name, _ in loaded.errors] == ["web"]
+
+
+@pytest.mark.parametrize("change", [{"monotonic": 1}, {"leader": ProcessId(1)}])
+def test_a_private_file_of_an_earlier_registration_is_not_believed(files: StateFiles, web: Machine, public: Path,
+                                                                   private: Path, change: dict[str, object]) -> None:
+    files.save(replace(web, owner=4711, **change))  # type: ignore[arg-type]
+    earlier = (private / "web").read_bytes()
+    files.save(web)
+    (private / "web").write_bytes(earlier)
+    assert files.load().machines[0].owner == 0
+
+
+def machineds(leader: int, monotonic: int) -> str:
+    return f"# a comment\nNAME=web\nLEADER={leader}\nCLASS=container\nREALTIME=1\nMONOTONIC={monotonic}\n"
+
+
+def test_machineds_leader_is_believed_if_it_started_before(files: StateFiles, public: Path, leader: ProcessId) -> None:
+    (public / "web").write_text(machineds(leader.pid, time.monotonic_ns() // 1000))
+    ((machine,), errors) = files.load()
+    assert errors == []
+    assert machine.leader == leader
+    Process.from_identity(machine.leader).close()
+
+
+def test_machineds_leader_is_not_believed_if_it_started_after(files: StateFiles, public: Path,
+                                                              leader: ProcessId) -> None:
+    (public / "web").write_text(machineds(leader.pid, time.monotonic_ns() // 1000 - 5_000_000))
+    ((machine,), errors) = files.load()
+    assert errors == []
+    with pytest.raises(NoSuchProcess):
+        Process.from_identity(machine.leader)
+
+
+def test_a_host_that_slept_keeps_its_machines(files: StateFiles, public: Path, leader: ProcessId,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """It slept before all this: CLOCK_MONOTONIC is behind the clock of start times."""
+    slept = 20 * 10**9
+    clock = time.clock_gettime_ns
+    (public / "web").write_text(machineds(leader.pid, (time.monotonic_ns() - slept) // 1000))
+    monkeypatch.setattr(time, "clock_gettime_ns",
+                        lambda which: clock(which) - (slept if which == time.CLOCK_MONOTONIC else 0))
+    assert files.load().machines[0].leader == leader
+
+
+@pytest.mark.skipif(not process_module.have_pidfd_ids(), reason="Linux before 6.9 has no pidfd ids")
+def test_a_pidfd_id_is_what_counts(files: StateFiles, public: Path, leader: ProcessId) -> None:
+    assert leader.pidfd_id is not None
+    for pidfd_id, believed in ((leader.pidfd_id, True), (leader.pidfd_id + 1, False)):
+        (public / "web").write_text(machineds(leader.pid, 2**50) + f"LEADER_PIDFDID={pidfd_id}\n")
+        assert files.load().machines[0].leader == (leader if believed else ProcessId(leader.pid))
+
+
+def test_an_older_kernel_falls_back_on_the_start_time(files: StateFiles, web: Machine, private: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "have_pidfd_ids", lambda: False)
+    files.save(replace(web, leader=replace(web.leader, pidfd_id=None)))
+    ((machine,), _) = files.load()
+    assert machine.leader.pidfd_id is None
+    Process.from_identity(machine.leader).close()
+    (private / "web").unlink()
+    Process.from_identity(files.load().machines[0].leader).close()
+
+
+def test_a_file_that_would_not_be_read_is_not_written(files: StateFiles, web: Machine) -> None:
+    files.save(web)
+    with pytest.raises(OSError, match="web") as caught:
+        files.save(replace(web, network_interfaces=tuple(range(1, 20000))))
+    assert caught.value.errno == errno.EFBIG
+    assert files.load().machines == [web]
+
+
+@pytest.mark.parametrize("call", ["rename", "symlink", "open"])
+def test_a_failure_half_way_leaves_the_old_file_and_no_other(files: StateFiles, web: Machine, public: Path,
+                                                             private: Path, call: str,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    files.save(web)
+    before = (public / "web").read_bytes(), listed(public), listed(private)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "no luck")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="no luck"):
+        files.save(web if call == "symlink" else replace(web, service="new"))  # the link comes last
+    monkeypatch.undo()
+    assert ((public / "web").read_bytes(), listed(public), listed(private)) == before
+
+
+@needs_root
+def test_a_full_disk_leaves_the_old_files_whole() -> None:
+    run_inside(["-m"], "full")
+
+
+@needs_root
+def test_libsystemd_reads_our_files() -> None:
+    try:
+        ctypes.CDLL("libsystemd.so.0")
+    except OSError:
+        pytest.skip("no libsystemd here")
+    unit = "machine-we\\x2db.scope"
+    scope = Scope(unit)
+    try:
+        with subprocess.Popen(["sleep", "1000"]) as child:
+            scope.add(child.pid)
+            answers = json.loads(run_inside(["-m"], "sdlogin", unit, str(child.pid)))
+            child.kill()
+    finally:
+        scope.close()
+    assert answers == {"saved": True, "names": ["web"], "class": "vm", "interfaces": [7, 9], "unit": unit,
+                       "machine": "web", "removed": True, "left": 0}
