@@ -5,7 +5,7 @@ Global and site-local ones; link-local ones only where nothing else exists, sinc
 id. What is left out here stays in the machine's full list.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from resolver.core.machine import Address, ChosenAddress
 
@@ -34,18 +34,20 @@ def is_loopback(address: Address) -> bool:
     return address.packed[0] == 127 or address.scope > _RT_SCOPE_LINK
 
 
-def choose_addresses(addresses: Iterable[Address], scope_id: int = 0) -> tuple[ChosenAddress, ...]:
+def choose_addresses(addresses: Iterable[Address], scope_id: Callable[[], int]) -> tuple[ChosenAddress, ...]:
     """The addresses that look-ups give, in the kernel's order, at most MACHINE_ADDRESSES_MAX.
 
-    `scope_id` is the host-side interface of the machine, 0 where it is not known: IPv6 link-local addresses are of
-    no use then and are left out.
+    `scope_id` tells the host-side interface of the machine, 0 where it is not known: IPv6 link-local addresses are of
+    no use then and are left out. It is asked only where there are no others.
     """
     usable = [a for a in addresses if not a.flags & _IFA_F_UNUSABLE and not is_loopback(a)]
     wide = [a for a in usable if not is_link_local(a)]
     if wide:
         chosen = [ChosenAddress(a.family, a.packed) for a in wide]
     else:
-        chosen = [ChosenAddress(a.family, a.packed, scope_id, scoped=a.family == AF_INET6, reverse=False)
-                  for a in usable if a.family == AF_INET or scope_id]
+        scope = scope_id() if any(a.family == AF_INET6 for a in usable) else 0
+        chosen = [ChosenAddress(a.family, a.packed, scope if a.family == AF_INET6 else 0,
+                                scoped=a.family == AF_INET6, reverse=False)
+                  for a in usable if a.family == AF_INET or scope]
     # A guest may give the same address to two interfaces; whoever looks it up wants it once.
     return tuple(dict.fromkeys(chosen))[:MACHINE_ADDRESSES_MAX]

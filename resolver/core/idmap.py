@@ -73,7 +73,7 @@ class IdMap:
                     None)
 
     def shift(self) -> int | None:
-        """What systemd calls the UID shift: the host's id of 0 inside, where one extent maps all 65536 ids, else None."""
+        """systemd's UID shift: the host's id of 0 inside, where one extent maps 65536 ids and more, else None."""
         return next((e.host_first for e in self.extents if e.inside_first == 0 and e.length >= 65536), None)
 
 

@@ -13,7 +13,7 @@ def guest(text: str, scope: int = 0, flags: int = 0, ifindex: int = 2) -> Addres
 
 
 def chosen(*addresses: Address, scope_id: int = 9) -> list[tuple[str, int, bool]]:
-    return [(str(ip_address(a.packed)), a.scope_id, a.reverse) for a in choose_addresses(addresses, scope_id)]
+    return [(str(ip_address(a.packed)), a.scope_id, a.reverse) for a in choose_addresses(addresses, lambda: scope_id)]
 
 
 def test_global_addresses_leave_no_others() -> None:
@@ -23,7 +23,8 @@ def test_global_addresses_leave_no_others() -> None:
 
 
 def test_link_local_where_nothing_else_is() -> None:
-    assert chosen(guest("fe80::1", 253), guest("169.254.3.4", 253)) == [("fe80::1", 9, False), ("169.254.3.4", 9, False)]
+    assert chosen(guest("fe80::1", 253), guest("169.254.3.4", 253)) == [
+        ("fe80::1", 9, False), ("169.254.3.4", 0, False)]
     assert chosen(guest("fe80::1", 253), scope_id=0) == []
 
 
@@ -35,4 +36,4 @@ def test_unusable_addresses_are_left_out() -> None:
 def test_each_once_and_not_too_many() -> None:
     assert chosen(guest("10.0.0.2"), guest("10.0.0.2", ifindex=3)) == [("10.0.0.2", 0, True)]
     many = [guest(f"10.0.{n // 256}.{n % 256}") for n in range(300)]
-    assert len(choose_addresses(many)) == MACHINE_ADDRESSES_MAX
+    assert len(choose_addresses(many, lambda: 0)) == MACHINE_ADDRESSES_MAX

@@ -34,7 +34,8 @@ def test_both_directions_over_three_extents() -> None:
     assert IdMap.parse("0 524288 65536").shift() == 524288
 
 
-EXTENTS = st.builds(Extent, st.integers(0, 300), st.integers(HOST_ID_FIRST - 50, HOST_ID_FIRST + 250), st.integers(1, 90))
+EXTENTS = st.builds(Extent, st.integers(0, 300), st.integers(HOST_ID_FIRST - 50, HOST_ID_FIRST + 250),
+                    st.integers(1, 90))
 
 
 @given(st.lists(EXTENTS, max_size=8))

@@ -16,14 +16,16 @@ NAMES = st.lists(DNS_LABELS, min_size=1, max_size=5).map(".".join).filter(
     lambda name: not name.lower().endswith("localhost"))
 
 
-@pytest.mark.parametrize("name", ["web", "Web-1", "a", "1", "a.b.c", "x" * 63, f"{'x' * 60}.abc", "a--b", "localhost1"])
+@pytest.mark.parametrize("name", [
+    "web", "Web-1", "a", "1", "a.b.c", "x" * 63, f"{'x' * 60}.abc", "a--b", "localhost1"])
 def test_host_names_are_taken(name: str) -> None:
     assert check_machine_name(name) == name
 
 
 @pytest.mark.parametrize("name", [
-    "", "x" * 65, f"{'x' * 64}", "a/b", "..", ".", "a..b", ".host", "a.", "-a", "a-", "a_b", "_gateway", "web\n", "we b",
-    "\0", "wéb", "web\ud800", "localhost", "LocalHost", "x.localhost", "localhost.localdomain", "../etc/passwd", "#web"])
+    "", "x" * 65, "x" * 64, "a/b", "..", ".", "a..b", ".host", "a.", "-a", "a-", "a_b", "_gateway", "web\n", "we b",
+    "\0", "wéb", "web\ud800", "localhost", "LocalHost", "x.localhost", "localhost.localdomain",
+    "../etc/passwd", "#web"])
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         check_machine_name(name)

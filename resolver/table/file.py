@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The table's file: made whole before it appears, never truncated, taken over by a restarted daemon."""
+
+import contextlib
+import mmap
+import os
+import stat
+from typing import Any, NamedTuple
+
+from resolver._table import ffi, lib
+
+MAGIC = b"mymachin"
+
+SCALE_FIRST = 1
+"""A first table is some 100 kB and holds 64 machines; each scale doubles that."""
+
+
+class SectionShape(NamedTuple):
+    """A section of a slot: its field in struct slot_header, the C type of its records, records at scale 1."""
+
+    field: str
+    record: str
+    records: int
+
+    def capacity(self, scale: int) -> int:
+        """Records at a scale. Buckets stay a power of two, as the reader requires."""
+        return self.records * scale
+
+    @property
+    def record_size(self) -> int:
+        return int(ffi.sizeof(self.record))
+
+
+# Of a machine: its name, its label and an alias; a few addresses and extents. Buckets: about one a name or address.
+SECTIONS = (
+    SectionShape("machines", "struct machine_record", 64),
+    SectionShape("names", "struct name_record", 192),
+    SectionShape("name_buckets", "uint32_t", 128),
+    SectionShape("addresses", "struct address_record", 256),
+    SectionShape("address_buckets", "uint32_t", 256),
+    SectionShape("extents", "struct extent_record", 192),
+    SectionShape("uid_ranges", "struct range_record", 96),
+    SectionShape("gid_ranges", "struct range_record", 96),
+)
+
+
+def slot_size(scale: int) -> int:
+    """Bytes of a slot at a scale: its header and sections, rounded up to whole pages."""
+    size = int(ffi.sizeof("struct slot_header")) + sum(s.capacity(scale) * s.record_size for s in SECTIONS)
+    return -(-size // lib.TABLE_PAGE) * lib.TABLE_PAGE
+
+
+def file_size(scale: int) -> int:
+    """Bytes of the whole file at a scale."""
+    return lib.TABLE_PAGE + lib.TABLE_SLOTS * slot_size(scale)
+
+
+class TableFile:
+    """A mapped table file. `scale` says how many records its sections hold."""
+
+    def __init__(self, path: str, descriptor: int, scale: int) -> None:
+        self.path = path
+        self.scale = scale
+        self._descriptor = descriptor
+        self._map = mmap.mmap(descriptor, file_size(scale))
+        self._buffer = ffi.from_buffer("uint8_t[]", self._map, require_writable=True)
+        self.header: Any = ffi.cast("struct table_header *", self._buffer)
+
+    @classmethod
+    def create(cls, path: str, scale: int) -> "TableFile":
+        """Make an empty table under a name that nobody reads yet; appear() puts it at `path`.
+
+        OSError where it cannot be had whole, ENOSPC for one: no hole is left that a reader could die of.
+        """
+        if file_size(scale) > lib.TABLE_SIZE_MAX:
+            raise OSError(27, f"a table of {file_size(scale)} bytes is more than readers map", path)  # EFBIG
+        new = _new_path(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            os.fchmod(descriptor, 0o644)  # whatever the umask
+            os.posix_fallocate(descriptor, 0, file_size(scale))
+            table = cls(path, descriptor, scale)
+        except BaseException:
+            os.close(descriptor)
+            os.unlink(new)
+            raise
+        header = table.header
+        ffi.memmove(header.magic, MAGIC, len(MAGIC))
+        header.layout = lib.TABLE_LAYOUT
+        header.file_size = file_size(scale)
+        header.slot_size = slot_size(scale)
+        for slot in range(lib.TABLE_SLOTS):
+            header.slot_offset[slot] = lib.TABLE_PAGE + slot * slot_size(scale)
+            table._lay_out(slot)
+        return table
+
+    @classmethod
+    def adopt(cls, path: str) -> "TableFile | None":
+        """Take over the table that a predecessor left at `path`, so that processes that mapped it need not map again.
+
+        None where there is none, or none that this version could have left.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        status = os.fstat(descriptor)
+        scale = SCALE_FIRST
+        while file_size(scale) < status.st_size:
+            scale *= 2
+        ours = (stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_mode & 0o777 == 0o644
+                and file_size(scale) == status.st_size and status.st_blocks * 512 >= status.st_size)
+        if not ours:
+            os.close(descriptor)
+            return None
+        table = cls(path, descriptor, scale)
+        header = table.header
+        expected = (MAGIC, lib.TABLE_LAYOUT, file_size(scale), slot_size(scale), 0)
+        found = (bytes(header.magic), header.layout, header.file_size, header.slot_size, header.retired)
+        offsets = [lib.TABLE_PAGE + slot * slot_size(scale) for slot in range(lib.TABLE_SLOTS)]
+        if found != expected or list(header.slot_offset) != offsets:
+            table.close()
+            return None
+        return table
+
+    def appear(self) -> None:
+        """Put the file at its path, in the place of whatever is there."""
+        os.rename(_new_path(self.path), self.path)
+
+    def retire(self) -> None:
+        """Tell whoever has the file mapped to look at the path again."""
+        lib.table_retire(self.header)
+
+    def unlink(self) -> None:
+        """Take the file from its path, where it is still this file that is there."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor)):
+                os.unlink(self.path)
+
+    def close(self) -> None:
+        """Let go of the map; the file stays as it is."""
+        self.header = None
+        ffi.release(self._buffer)
+        self._map.close()
+        os.close(self._descriptor)
+
+    def slot(self, number: int) -> Any:
+        """A pointer to the first byte of a slot."""
+        return self._buffer + lib.TABLE_PAGE + number * slot_size(self.scale)
+
+    def clear(self, number: int) -> None:
+        """Make a slot an empty one, whatever it held."""
+        ffi.memmove(self.slot(number), bytes(slot_size(self.scale)), slot_size(self.scale))
+        self._lay_out(number)
+
+    def _lay_out(self, number: int) -> None:
+        header = ffi.cast("struct slot_header *", self.slot(number))
+        offset = int(ffi.sizeof("struct slot_header"))
+        for shape in SECTIONS:
+            section = getattr(header, shape.field)
+            section.offset = offset
+            section.capacity = shape.capacity(self.scale)
+            offset += shape.capacity(self.scale) * shape.record_size
+
+
+def _new_path(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.new")

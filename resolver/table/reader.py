@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Reads the table as every process of the host does: through the same C code, with the same checks."""
+
+import os
+from typing import Any
+
+from resolver._table import ffi, lib
+from resolver.core.addresses import AF_INET
+from resolver.core.machine import ChosenAddress
+from resolver.core.names import MACHINE_NAME_MAX
+from resolver.core.users import IdAnswer
+from resolver.table import TABLE_PATH
+
+
+class TableUnavailable(Exception):
+    """There is no table, or none that can be believed: what is asked for is not known, rather than not there."""
+
+
+class TableReader:
+    """Look-ups as libnss_mymachines does them. None: in no machine. TableUnavailable: nobody can tell.
+
+    The table is looked for at the first look-up and followed when it is replaced. It must be `owner`'s.
+    """
+
+    def __init__(self, path: str = TABLE_PATH, owner: int = 0) -> None:
+        view = lib.view_new(os.fsencode(path), owner)
+        if not view:
+            raise MemoryError
+        self._path = path
+        self._view = ffi.gc(view, lib.view_free)
+        self._host = ffi.new("struct host_answer *")
+        self._id = ffi.new("struct id_answer *")
+
+    def user_by_id(self, uid: int) -> IdAnswer | None:
+        return self._ask_id(lib.QUESTION_USER_BY_ID, id=uid)
+
+    def group_by_id(self, gid: int) -> IdAnswer | None:
+        return self._ask_id(lib.QUESTION_GROUP_BY_ID, id=gid)
+
+    def user_by_name(self, name: str) -> IdAnswer | None:
+        return self._ask_id(lib.QUESTION_USER_BY_NAME, name=name)
+
+    def group_by_name(self, name: str) -> IdAnswer | None:
+        return self._ask_id(lib.QUESTION_GROUP_BY_NAME, name=name)
+
+    def host_by_name(self, name: str) -> tuple[str, tuple[ChosenAddress, ...]] | None:
+        """The machine's name and the addresses that look-ups give."""
+        return self._ask_host(lib.QUESTION_HOST_BY_NAME, name=name.removesuffix("."))
+
+    def host_by_address(self, family: int, packed: bytes) -> tuple[str, tuple[ChosenAddress, ...]] | None:
+        """The machine that a reverse look-up gives, with this one address."""
+        return self._ask_host(lib.QUESTION_HOST_BY_ADDRESS, family=family, bytes=packed.ljust(16, b"\0"))
+
+    def _ask_id(self, kind: int, **asked: Any) -> IdAnswer | None:
+        if not self._ask(kind, asked):
+            return None
+        answer = self._id
+        return IdAnswer(ffi.string(answer.machine).decode(), ffi.string(answer.name).decode(), answer.host_id,
+                        answer.inside_id)
+
+    def _ask_host(self, kind: int, **asked: Any) -> tuple[str, tuple[ChosenAddress, ...]] | None:
+        if not self._ask(kind, asked):
+            return None
+        answer = self._host
+        addresses = (answer.addresses[i] for i in range(answer.address_count))
+        return ffi.string(answer.name).decode(), tuple(
+            ChosenAddress(a.family, bytes(a.bytes)[: 4 if a.family == AF_INET else 16], a.scope_id,
+                          bool(a.flags & lib.ADDRESS_SCOPED), bool(a.flags & lib.ADDRESS_REVERSE)) for a in addresses)
+
+    def _ask(self, kind: int, asked: dict[str, Any]) -> bool:
+        question = ffi.new("struct question *", {"layout": lib.TABLE_LAYOUT, "kind": kind})
+        name: str = asked.pop("name", "")
+        if not name.isascii() or "\0" in name or len(name) > MACHINE_NAME_MAX:
+            return False  # nobody's
+        question.name = name.encode()
+        for field, value in asked.items():
+            setattr(question, field, value)
+        result = lib.answer_from_view(self._view, question, self._host, self._id)
+        if result == lib.ANSWER_UNAVAILABLE:
+            raise TableUnavailable(f"{self._path} cannot be read, or is not there")
+        return bool(result == lib.ANSWER_FOUND)

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: MIT
+"""Publishes the registry's changes into the table.
+
+A publication works on the idle slot: first what the previous one changed in the other slot is copied over, then the
+new changes are made, then the counter moves. So a change costs what it changes, however many machines there are.
+
+Which record holds what is kept here, in Python, and is the same for both slots: the slots differ only in age.
+"""
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resolver._table import ffi, lib
+from resolver.core.idmap import Extent
+from resolver.core.machine import ChosenAddress
+from resolver.core.names import name_key
+from resolver.core.registry import Change, Entry
+from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile, slot_size
+from resolver.table.slot import Range, Slot
+
+
+class Pool:
+    """Which records of a section are free. Record 0 is nobody."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._unused = 1
+        self._free: list[int] = []
+
+    def left(self) -> int:
+        """How many records can still be taken."""
+        return self._capacity - self._unused + len(self._free)
+
+    def take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._unused += 1
+        return self._unused - 1
+
+    def give_back(self, index: int) -> None:
+        self._free.append(index)
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a machine's parts lie."""
+
+    entry: Entry
+    machine: int
+    names: list[int] = field(default_factory=list)
+    addresses: list[int] = field(default_factory=list)
+    uid_extents: list[int] = field(default_factory=list)
+    gid_extents: list[int] = field(default_factory=list)
+
+
+class Use:
+    """Which records of a slot are in use, and for what."""
+
+    def __init__(self, scale: int) -> None:
+        capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
+        self.places: dict[str, Place] = {}  # by the machine's key
+        self.machines, self.names = Pool(capacity["machines"]), Pool(capacity["names"])
+        self.addresses, self.extents = Pool(capacity["addresses"]), Pool(capacity["extents"])
+        self.range_starts: dict[str, list[int]] = {"uid_ranges": [], "gid_ranges": []}  # sorted, as the records are
+        self.range_capacity = capacity["uid_ranges"]
+        self.name_mask, self.address_mask = capacity["name_buckets"] - 1, capacity["address_buckets"] - 1
+
+
+class TableWriter:
+    """The one writer of the table at `path`, for the machines of `registry`.
+
+    reset() and publish() raise OSError where the table must grow and /run has no room; what is published then stays
+    as it was, and reset() is the way back.
+    """
+
+    def __init__(self, path: str, registry: Iterable[Entry]) -> None:
+        self.path = path
+        self._registry = registry
+        self._table: TableFile | None = None
+        self._use = Use(SCALE_FIRST)
+        self._behind: list[Range] = []
+
+    def reset(self) -> None:
+        """Publish the registry as it is: at start, and after a failure. An adopted table changes in one step."""
+        entries = list(self._registry)
+        if self._table is None:
+            self._table = TableFile.adopt(self.path)
+        if self._table is not None and _fits(entries, self._table.scale):
+            self._rebuild(entries)
+            return
+        scale = SCALE_FIRST if self._table is None else self._table.scale
+        while not _fits(entries, scale):
+            scale *= 2
+        self._replace(entries, scale)
+
+    def publish(self, changes: Sequence[Change]) -> None:
+        """Make changes that the registry went through visible to every reader, all at once."""
+        if self._table is None or not self._have_room(changes):
+            self.reset()
+            return
+        slot = self._begin()
+        for change in changes:
+            self._apply(slot, change)
+        self._commit(slot)
+
+    def close(self, unlink: bool) -> None:
+        """Stop writing. With `unlink` the table is taken away, and processes that mapped it notice at once."""
+        if self._table is None:
+            return
+        if unlink:
+            self._table.unlink()
+            self._table.retire()
+        self._table.close()
+        self._table = None
+
+    # Publications.
+
+    def _begin(self) -> Slot:
+        assert self._table is not None
+        lib.table_begin(self._table.header)
+        active = int(self._table.header.done) & 1
+        slot = Slot(self._table, 1 - active)
+        slot.catch_up(self._table.slot(active), self._behind)
+        # Should a publication break off in the middle, the next one copies the whole slot.
+        self._behind = [(0, slot_size(self._table.scale))]
+        return slot
+
+    def _commit(self, slot: Slot) -> None:
+        assert self._table is not None
+        lib.table_commit(self._table.header)
+        self._behind = slot.changed
+
+    def _rebuild(self, entries: Iterable[Entry]) -> None:
+        """Write the idle slot anew."""
+        assert self._table is not None
+        self._use = Use(self._table.scale)
+        self._behind = []
+        slot = self._begin()
+        self._table.clear(1 - (int(self._table.header.done) & 1))
+        for entry in entries:
+            self._apply(slot, Change(None, entry))
+        self._commit(slot)
+        self._behind = [(0, slot_size(self._table.scale))]
+
+    def _replace(self, entries: Iterable[Entry], scale: int) -> None:
+        """A new file in the place of the old one."""
+        table = TableFile.create(self.path, scale)
+        old, self._table = self._table, table
+        self._rebuild(entries)
+        table.appear()
+        if old is not None:
+            old.retire()
+            old.close()
+
+    def _have_room(self, changes: Sequence[Change]) -> bool:
+        entries = [change.after for change in changes if change.after is not None]
+        need = _need(entries)
+        use = self._use
+        ranges = max(map(len, use.range_starts.values()))
+        return (need.machines <= use.machines.left() and need.names <= use.names.left()
+                and need.addresses <= use.addresses.left() and need.extents <= use.extents.left()
+                and ranges + need.ranges <= use.range_capacity)
+
+    # One change in one slot.
+
+    def _apply(self, slot: Slot, change: Change) -> None:
+        if change.before is None:
+            assert change.after is not None
+            place = Place(change.after, self._use.machines.take())
+            self._use.places[change.after.key] = place
+            self._add_machine(slot, place)
+        else:
+            place = self._use.places[change.before.key]
+        before, after = change.before, change.after
+        if before is not None and (after is None or after.addresses != before.addresses):
+            self._drop_addresses(slot, place)
+        if before is not None and (after is None or after.uid_extents != before.uid_extents):
+            self._drop_extents(slot, place, "uid", before.uid_extents)
+        if before is not None and (after is None or after.gid_extents != before.gid_extents):
+            self._drop_extents(slot, place, "gid", before.gid_extents)
+        if after is None:
+            assert before is not None
+            self._drop_machine(slot, place)
+            del self._use.places[before.key]
+            return
+        if before is None or after.addresses != before.addresses:
+            self._add_addresses(slot, place, after.addresses)
+        if before is None or after.uid_extents != before.uid_extents:
+            self._add_extents(slot, place, "uid", after.uid_extents)
+        if before is None or after.gid_extents != before.gid_extents:
+            self._add_extents(slot, place, "gid", after.gid_extents)
+        place.entry = after
+
+    def _add_machine(self, slot: Slot, place: Place) -> None:
+        entry = place.entry
+        record = slot.record("machines", place.machine)
+        ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
+        record.name = entry.machine.name.encode()
+        record.label = entry.label.encode()
+        self._add_name(slot, place, lib.NAME_MACHINE, name_key(entry.machine.name))
+        if entry.label:
+            self._add_name(slot, place, lib.NAME_LABEL, entry.label)
+
+    def _drop_machine(self, slot: Slot, place: Place) -> None:
+        for index in place.names:
+            record = slot.record("names", index)
+            _unchain(slot, "name_buckets", record.hash & self._use.name_mask, "names", index, "next")
+            record.kind = lib.NAME_FREE
+            self._use.names.give_back(index)
+        record = slot.record("machines", place.machine)
+        ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
+        self._use.machines.give_back(place.machine)
+
+    def _add_name(self, slot: Slot, place: Place, kind: int, name: str) -> None:
+        index = self._use.names.take()
+        place.names.append(index)
+        raw = name.encode()
+        record = slot.record("names", index)
+        record.hash = lib.table_hash_name(raw, len(raw))
+        record.kind = kind
+        record.machine = place.machine
+        record.name = raw
+        bucket = slot.record("name_buckets", record.hash & self._use.name_mask)
+        record.next, bucket[0] = bucket[0], index
+
+    def _add_addresses(self, slot: Slot, place: Place, addresses: Sequence[ChosenAddress]) -> None:
+        following = 0
+        for address in reversed(addresses):
+            index = self._use.addresses.take()
+            place.addresses.append(index)
+            packed = address.packed.ljust(16, b"\0")
+            record = slot.record("addresses", index)
+            record.machine = place.machine
+            record.next = following
+            record.hash = lib.table_hash_address(address.family, packed)
+            record.next_in_bucket = 0
+            record.family = address.family
+            record.scope_id = address.scope_id
+            record.flags = lib.ADDRESS_SCOPED * address.scoped | lib.ADDRESS_REVERSE * address.reverse
+            ffi.memmove(record.bytes, packed, 16)
+            if address.reverse:
+                bucket = slot.record("address_buckets", record.hash & self._use.address_mask)
+                record.next_in_bucket, bucket[0] = bucket[0], index
+            following = index
+        slot.record("machines", place.machine).first_address = following
+
+    def _drop_addresses(self, slot: Slot, place: Place) -> None:
+        for index in place.addresses:
+            record = slot.peek("addresses", index)
+            if record.flags & lib.ADDRESS_REVERSE:
+                _unchain(slot, "address_buckets", record.hash & self._use.address_mask, "addresses", index,
+                         "next_in_bucket")
+            self._use.addresses.give_back(index)
+        place.addresses.clear()
+        slot.record("machines", place.machine).first_address = 0
+
+    def _add_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:
+        indices = place.uid_extents if kind == "uid" else place.gid_extents
+        following = 0
+        for extent in reversed(extents):
+            index = self._use.extents.take()
+            indices.append(index)
+            record = slot.record("extents", index)
+            record.inside_first, record.host_first, record.length = extent
+            record.next = following
+            following = index
+            self._insert_range(slot, f"{kind}_ranges", place.machine, extent)
+        setattr(slot.record("machines", place.machine), f"first_{kind}_extent", following)
+
+    def _drop_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:
+        indices = place.uid_extents if kind == "uid" else place.gid_extents
+        for index in indices:
+            self._use.extents.give_back(index)
+        indices.clear()
+        for extent in extents:
+            self._remove_range(slot, f"{kind}_ranges", extent)
+        setattr(slot.record("machines", place.machine), f"first_{kind}_extent", 0)
+
+    def _insert_range(self, slot: Slot, section: str, machine: int, extent: Extent) -> None:
+        starts = self._use.range_starts[section]
+        at = bisect.bisect(starts, extent.host_first)
+        behind = len(starts) - at
+        record = slot.records(section, at, behind + 1)
+        ffi.memmove(record + 1, record, behind * ffi.sizeof("struct range_record"))
+        record.host_first, record.length = extent.host_first, extent.length
+        record.inside_first, record.machine = extent.inside_first, machine
+        starts.insert(at, extent.host_first)
+        setattr(slot.touch_header(), section.removesuffix("s") + "_count", len(starts))
+
+    def _remove_range(self, slot: Slot, section: str, extent: Extent) -> None:
+        starts = self._use.range_starts[section]
+        at = bisect.bisect_left(starts, extent.host_first)
+        behind = len(starts) - at - 1
+        record = slot.records(section, at, behind + 1)
+        ffi.memmove(record, record + 1, behind * ffi.sizeof("struct range_record"))
+        del starts[at]
+        setattr(slot.touch_header(), section.removesuffix("s") + "_count", len(starts))
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Records that entries take, at the most."""
+
+    machines: int
+    names: int
+    addresses: int
+    extents: int
+    ranges: int
+
+
+def _need(entries: Sequence[Entry]) -> Need:
+    uids, gids = sum(len(e.uid_extents) for e in entries), sum(len(e.gid_extents) for e in entries)
+    return Need(len(entries), sum(1 + bool(e.label) for e in entries), sum(len(e.addresses) for e in entries),
+                uids + gids, max(uids, gids))
+
+
+def _fits(entries: Sequence[Entry], scale: int) -> bool:
+    need = _need(entries)
+    capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
+    return (need.machines < capacity["machines"] and need.names < capacity["names"]
+            and need.addresses < capacity["addresses"] and need.extents < capacity["extents"]
+            and need.ranges <= capacity["uid_ranges"])
+
+
+def _unchain(slot: Slot, buckets: str, bucket: int, section: str, index: int, link: str) -> None:
+    """Take a record out of its bucket's chain."""
+    head: Any = slot.peek(buckets, bucket)
+    following = getattr(slot.peek(section, index), link)
+    if head[0] == index:
+        slot.record(buckets, bucket)[0] = following
+        return
+    at = head[0]
+    while (next_at := getattr(slot.peek(section, at), link)) != index:
+        at = next_at
+    setattr(slot.record(section, at), link, following)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""The table that is written says, through the reader that every process uses, what the registry says."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from resolver._table import lib
+from resolver.core.addresses import AF_INET, AF_INET6
+from resolver.core.errors import MachineExists
+from resolver.core.idmap import Extent, IdMap
+from resolver.core.machine import ChosenAddress, Machine, MachineClass, ProcessId
+from resolver.core.registry import Registry
+from resolver.table import file as table_file
+from resolver.table.reader import TableReader, TableUnavailable
+from resolver.table.writer import TableWriter
+
+NAMES = ["web", "Db", "a.dotted.name", "x" * 60, "long-" + "y" * 20]
+ADDRESSES = [ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(4)] + [
+    ChosenAddress(AF_INET6, bytes((0xfd, *range(14), n))) for n in range(3)] + [
+    ChosenAddress(AF_INET6, bytes((0xfe, 0x80, *range(14))), 7, scoped=True, reverse=False)]
+MAPS = [IdMap(), IdMap((Extent(0, 100000, 65536),)), IdMap((Extent(0, 150000, 10), Extent(1000, 70000, 5), Extent(
+    5000, 1587085312, 65536))), IdMap((Extent(0, 0, 200000),))]
+IDS = (0, 1000, 65535, 65536, 70000, 70004, 70005, 99999, 100000, 150000, 150010, 165535, 165536, 199999, 200000,
+       1587085312, 1587150847, 1587150848, 2**32 - 2, 2**32 - 1)
+
+
+def machine(name: str, pid: int, **fields: Any) -> Machine:
+    return Machine(name, MachineClass.CONTAINER, ProcessId(pid), **fields)
+
+
+def reader_of(path: Path) -> TableReader:
+    return TableReader(str(path), owner=os.geteuid())
+
+
+def assert_same(reader: TableReader, registry: Registry) -> None:
+    """Every question that the registry can be asked, asked of the table."""
+    for entry in registry:
+        name = entry.machine.name
+        assert reader.host_by_name(name.upper() + ".") == (name, entry.addresses)
+    for absent in [n for n in NAMES if registry.by_name(n) is None]:
+        assert reader.host_by_name(absent) is None
+    for address in ADDRESSES:
+        owner = registry.by_address(address.family, address.packed)
+        assert reader.host_by_address(address.family, address.packed) == (
+            None if owner is None else (owner.machine.name, (address,)))
+    for number in IDS:
+        user, group = registry.user_by_id(number), registry.group_by_id(number)
+        assert reader.user_by_id(number) == user
+        assert reader.group_by_id(number) == group
+        for name in {answer.name for answer in (user, group) if answer is not None}:
+            assert reader.user_by_name(name) == registry.user_by_name(name)
+            assert reader.group_by_name(name) == registry.group_by_name(name)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "table-1"
+
+
+@pytest.fixture
+def writer(path: Path) -> Iterator[tuple[TableWriter, Registry]]:
+    registry = Registry()
+    writer = TableWriter(str(path), registry)
+    writer.reset()
+    yield writer, registry
+    writer.close(unlink=True)
+
+
+class Model(RuleBasedStateMachine):
+    """A long life of a table: machines come, change and go; it grows; its daemon restarts."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "table-1"
+        self.registry = Registry()
+        self.writer = TableWriter(str(self.path), self.registry)
+        self.writer.reset()
+        self.reader = reader_of(self.path)
+        self.pid = 1
+
+    @rule(name=st.sampled_from(NAMES), uids=st.sampled_from(MAPS), gids=st.sampled_from(MAPS),
+          chosen=st.lists(st.sampled_from(ADDRESSES), unique=True))
+    def register(self, name: str, uids: IdMap, gids: IdMap, chosen: list[ChosenAddress]) -> None:
+        self.pid += 1
+        new = machine(name, self.pid, uid_map=uids, gid_map=gids, chosen=tuple(chosen))
+        try:
+            self.writer.publish(self.registry.add(new))
+        except MachineExists:
+            old = self.registry.by_name(name)
+            assert old is not None
+            self.writer.publish(self.registry.update(
+                replace(old.machine, uid_map=uids, gid_map=gids, chosen=tuple(chosen))))
+
+    @rule(name=st.sampled_from(NAMES))
+    def remove(self, name: str) -> None:
+        if self.registry.by_name(name) is not None:
+            self.writer.publish(self.registry.remove(name))
+
+    @rule()
+    def restart(self) -> None:
+        inode = self.path.stat().st_ino
+        self.writer.close(unlink=False)
+        self.writer = TableWriter(str(self.path), self.registry)
+        self.writer.reset()
+        assert self.path.stat().st_ino == inode  # processes need not map anew
+
+    @rule(count=st.integers(100, 400))
+    def grow(self, count: int) -> None:
+        """Machines beyond the capacity, and away again."""
+        for number in range(count):
+            self.pid += 1
+            self.writer.publish(self.registry.add(machine(f"m{number}", self.pid)))
+        assert self.reader.host_by_name(f"m{count - 1}") == (f"m{count - 1}", ())
+        for number in range(count):
+            self.writer.publish(self.registry.remove(f"m{number}"))
+
+    @invariant()
+    def the_table_says_what_the_registry_says(self) -> None:
+        assert_same(self.reader, self.registry)
+
+    def teardown(self) -> None:
+        if hasattr(self, "writer"):
+            self.writer.close(unlink=True)
+            self.directory.cleanup()
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+def test_a_writer_killed_half_way_leaves_the_old_answers(path: Path, writer: tuple[TableWriter, Registry]) -> None:
+    table, registry = writer
+    table.publish(registry.add(machine("web", 2, chosen=(ADDRESSES[0],), uid_map=MAPS[1], gid_map=MAPS[1])))
+    reader = reader_of(path)
+    assert_same(reader, registry)
+    slot = table._begin()  # and never commits
+    slot.records("machines", 0, 64).name = b"torn"
+    assert_same(reader, registry)
+    successor = TableWriter(str(path), registry)
+    successor.reset()
+    assert_same(reader, registry)
+    successor.publish(registry.add(machine("Db", 3, chosen=(ADDRESSES[1],))))
+    assert_same(reader, registry)
+    successor.close(unlink=False)
+
+
+def test_an_orderly_stop_takes_the_answers_away(path: Path, writer: tuple[TableWriter, Registry]) -> None:
+    table, registry = writer
+    table.publish(registry.add(machine("web", 2)))
+    reader = reader_of(path)
+    assert reader.host_by_name("web") == ("web", ())
+    table.close(unlink=True)
+    assert not path.exists()
+    with pytest.raises(TableUnavailable):
+        reader.host_by_name("web")
+
+
+def test_without_room_nothing_changes(path: Path, writer: tuple[TableWriter, Registry],
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    table, registry = writer
+
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    published = 0
+    with contextlib.suppress(OSError):
+        for published in range(1000):
+            table.publish(registry.add(machine(f"m{published}", published + 2)))
+    assert 0 < published < 999
+    reader = reader_of(path)
+    assert reader.host_by_name(f"m{published - 1}") is not None
+    assert reader.host_by_name(f"m{published}") is None
+    assert os.listdir(path.parent) == ["table-1"]
+    monkeypatch.undo()
+    table.reset()
+    assert reader_of(path).host_by_name(f"m{published}") is not None
+
+
+@pytest.mark.parametrize("damage", ["short", "magic", "retired", "mode", "symlink"])
+def test_a_file_that_is_no_predecessors_is_replaced(path: Path, damage: str) -> None:
+    registry = Registry()
+    first = TableWriter(str(path), registry)
+    first.reset()
+    first.close(unlink=False)
+    inode = path.stat().st_ino
+    match damage:
+        case "short":
+            os.truncate(path, 5000)
+        case "magic":
+            with path.open("r+b") as f:
+                f.write(b"somebody")
+        case "retired":
+            with path.open("r+b") as f:
+                f.seek(36)
+                f.write(b"\1")
+        case "mode":
+            path.chmod(0o666)
+        case "symlink":
+            path.rename(path.with_name("other"))
+            path.symlink_to("other")
+    registry.add(machine("web", 2))
+    second = TableWriter(str(path), registry)
+    second.reset()
+    assert not path.is_symlink()
+    assert path.stat().st_ino != inode
+    assert reader_of(path).host_by_name("web") == ("web", ())
+    second.close(unlink=True)
+
+
+def test_a_table_has_no_holes_and_its_mode_is_fixed(path: Path, writer: tuple[TableWriter, Registry]) -> None:
+    status = path.stat()
+    assert status.st_blocks * 512 >= status.st_size
+    assert status.st_mode & 0o7777 == 0o644
+
+
+def test_ten_thousand_machines_cost_a_change_what_it_changes(writer: tuple[TableWriter, Registry]) -> None:
+    """Bytes that a publication touches, not seconds: the same with 10 machines and with 10,000."""
+    table, registry = writer
+    touched = []
+    for number in range(10000):
+        table.publish(registry.add(machine(f"m{number}", number + 2, chosen=(ADDRESSES[0],))))
+        if number in (9, 9999):
+            table.publish(registry.update(replace(machine(f"m{number}", number + 2), chosen=(ADDRESSES[1],))))
+            touched.append(sum(length for _, length in table._behind))
+    assert touched[1] <= touched[0] + 200
+    assert table._table is not None
+    assert table_file.file_size(table._table.scale) < lib.TABLE_SIZE_MAX
