@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+#
+#   make build    build/libnss_mymachines.so.2, and .venv with the commands
+#   make demo     shows what it does, on containers made for the purpose
+#   make test     all tests
+#   make check    ruff, mypy, the compiler's warnings
+#   make clean    removes what these made, .venv too
+#
+# On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
+# packages by pip, as its configuration says; where Debian's packages are missing, root gets them by apt-get and anybody
+# else is told what to install. `make test` installs real clients: Debian's libnss-systemd then adds itself to
+# /etc/nsswitch.conf, and on a host that runs systemd, systemd-userdbd.socket and machines.target are enabled.
+#
+# PYTHON chooses the interpreter of a new .venv; CC, CFLAGS and LDFLAGS are honoured.
+
+PYTHON ?= python3
+
+VENV := .venv
+SHIM := build/libnss_mymachines.so.2
+C_FILES := $(wildcard nss_module/*)
+DEMO_PACKAGES := iproute2 procps iputils-ping
+TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd
+ifeq ($(shell uname -m),x86_64)
+TEST_PACKAGES += gcc-multilib
+endif
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: build demo test check clean demo-packages test-packages
+.NOTPARALLEL:
+
+build: $(SHIM) $(VENV)/.installed
+
+demo: build demo-packages
+	@$(VENV)/bin/python -m tests.demo
+
+test: build test-packages $(VENV)/.test-tools
+	$(VENV)/bin/python -m pytest
+
+check: build $(VENV)/.test-tools
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy --strict resolver build_nss.py setup.py tests
+	CFLAGS="$(CFLAGS) -Werror" $(VENV)/bin/python build_nss.py --shim
+	@if echo 'int main(void) { return 0; }' | $(CC) -m32 -x c -o /dev/null - 2>/dev/null; then \
+	    CFLAGS="$(CFLAGS) -Werror" $(VENV)/bin/python build_nss.py --m32 build/32; \
+	else echo 'not checked: a 32-bit shim (the compiler has no -m32)'; fi
+
+clean:
+	rm -rf build $(VENV) *.egg-info resolver/_table*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find resolver tests -name __pycache__ -type d -exec rm -rf {} +
+
+# --- what is built ---
+
+$(SHIM): build_nss.py $(C_FILES)
+	$(PYTHON) build_nss.py --shim
+	@touch $@
+
+# setuptools and cffi first, and no build isolation: otherwise each change of a C file fetches both anew
+$(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py build_nss.py $(C_FILES)
+	$(VENV)/bin/pip install -q 'setuptools>=77' 'cffi>=1.16'
+	$(VENV)/bin/pip install -q --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test-tools: $(VENV)/.installed
+	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[test]'
+	@touch $@
+
+$(VENV)/.made:
+	@$(python-is-whole) || test "$$(id -u)" != 0 || { $(call fetch,python3-venv python3-dev) ; }
+	@$(python-is-whole) || { echo "$(PYTHON) lacks its venv module or Python.h: install python3-venv and" \
+	    "python3-dev (Fedora: python3-devel), or choose another with PYTHON=" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+python-is-whole = $(PYTHON) -c 'import ensurepip, pathlib, sys, sysconfig; \
+    sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 2>/dev/null
+
+# --- Debian's packages ---
+
+demo-packages:
+	@$(call fetch,$(DEMO_PACKAGES),the demo needs the first and leaves out what needs the others)
+
+test-packages:
+	@$(call fetch,$(TEST_PACKAGES),tests that need them are skipped)
+
+# $(call fetch,PACKAGES,CONSEQUENCE): installs those that are missing, as root on Debian. Somebody else on Debian is told;
+# elsewhere packages have other names, and whoever needs one says so.
+define fetch
+command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || exit 0; \
+missing=; for package in $(1); do \
+    test "$$(dpkg-query -Wf '$${db:Status-Status}' "$$package" 2>/dev/null)" = installed || missing="$$missing $$package"; \
+done; \
+if [ -z "$$missing" ]; then :; \
+elif [ "$$(id -u)" != 0 ]; then echo "not installed:$$missing ($(2)). As root: apt-get install$$missing" >&2; \
+else \
+    echo "installing$$missing"; \
+    export DEBIAN_FRONTEND=noninteractive; \
+    set -- apt-get install -qq --no-install-recommends -o Dpkg::Use-Pty=0 $$missing; \
+    "$$@" >/dev/null 2>&1 || { apt-get update -qq && "$$@" >/dev/null; }; \
+fi
+endef
