@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""mymachinesctl: the command for people and scripts."""

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""Commands about machines, asked of the daemon over Varlink as any other client asks."""
+
+import argparse
+import ipaddress
+import os
+import signal
+import socket
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from resolver.cli.failures import FAILED, NOT_FOUND, Failure
+from resolver.cli.output import print_fields, print_json, print_table
+from resolver.core.machine import ChosenAddress, MachineClass, ProcessId
+from resolver.core.names import check_machine_name, name_key
+from resolver.core.registration import Registration
+from resolver.host.state_files import StateFiles
+from resolver.table.reader import TableReader, TableUnavailable
+from resolver.varlink.client import Client
+from resolver.varlink.errors import VarlinkError
+
+INTERFACE = "io.systemd.Machine"
+SOCKET = "/run/systemd/machine/io.systemd.Machine"
+
+TIMEOUT_SECONDS = 10.0
+"""Longer than anything the daemon waits for while it answers."""
+
+
+def address_text(address: ChosenAddress) -> str:
+    """An address as getaddrinfo's users write it: a link-local one with its scope (RFC 4007 section 11)."""
+    text = str(ipaddress.ip_address(address.packed))
+    if not address.scope_id:
+        return text
+    try:
+        return f"{text}%{socket.if_indextoname(address.scope_id)}"
+    except OSError:
+        return f"{text}%{address.scope_id}"
+
+
+def do_list(options: argparse.Namespace) -> None:
+    try:
+        machines = sorted(_call_more("List", {"acquireMetadata": "graceful"}), key=lambda m: name_key(m["name"]))
+    except VarlinkError as error:
+        if error.name != f"{INTERFACE}.NoSuchMachine":
+            raise
+        machines = []  # Varlink has no empty stream of replies
+    if options.json:
+        print_json(machines)
+        return
+    print_table(["MACHINE", "CLASS", "SERVICE", "LEADER", "ADDRESSES"], [
+        (m["name"], m["class"], m.get("service"), m["leader"]["pid"], ", ".join(_looked_up(m["name"])))
+        for m in machines])
+
+
+def do_show(options: argparse.Namespace) -> None:
+    machines = [_call("List", {"name": name, "acquireMetadata": "graceful"}) for name in options.names]
+    if options.json:
+        print_json(machines)
+        return
+    for number, machine in enumerate(machines):
+        if number:
+            print()
+        print_fields(_described(machine))
+
+
+def do_register(options: argparse.Namespace) -> None:
+    check_machine_name(options.name)
+    Registration(options.name, MachineClass(options.machine_class), ProcessId(options.leader)).check()
+    parameters = {
+        "name": options.name, "class": options.machine_class, "leader": options.leader, "service": options.service,
+        "id": options.id, "rootDirectory": options.root and os.path.abspath(options.root),
+        "ifIndices": [_interface(text) for text in options.interface] or None, "vSockCid": options.vsock_cid,
+        "sshAddress": options.ssh_address, "sshPrivateKeyPath": options.ssh_private_key,
+    }
+    _call("Register", {name: value for name, value in parameters.items() if value is not None})
+
+
+def do_unregister(options: argparse.Namespace) -> None:
+    _each(options.names, lambda name: _call("Unregister", {"name": name}))
+
+
+def do_terminate(options: argparse.Namespace) -> None:
+    _each(options.names, lambda name: _call("Terminate", {"name": name}))
+
+
+def do_kill(options: argparse.Namespace) -> None:
+    number = _signal(options.signal)
+    _each(options.names, lambda name: _call("Kill", {"name": name, "signal": number, "whom": options.kill_whom}))
+
+
+def do_forget(options: argparse.Namespace) -> None:
+    _each(options.names, _forget)
+
+
+def _forget(name: str) -> None:
+    """Unregister, and take away what a stopped daemon or another one left of the name."""
+    check_machine_name(name)
+    known = True
+    try:
+        _call("Unregister", {"name": name})
+    except VarlinkError as error:
+        if error.name != f"{INTERFACE}.NoSuchMachine":
+            raise
+        known = False
+    except (FileNotFoundError, ConnectionError):
+        known = False
+    if not StateFiles().forget(name) and not known:
+        raise Failure(NOT_FOUND, f"nothing is known of {name}")
+
+
+def _each(names: list[str], act: Any) -> None:
+    """For every name, also where one fails; the first failure is the command's."""
+    failure: Exception | None = None
+    for name in dict.fromkeys(names):
+        try:
+            act(name)
+        except (VarlinkError, Failure) as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def _described(machine: dict[str, Any]) -> dict[str, Any]:
+    stamp = machine.get("timestamp", {}).get("realtime")
+    return {
+        "Name": machine["name"],
+        "Class": machine["class"],
+        "Service": machine.get("service"),
+        "Leader": machine["leader"]["pid"],
+        "Since": datetime.fromtimestamp(stamp / 1e6).astimezone().isoformat(" ", "seconds") if stamp else None,
+        "Unit": machine.get("unit"),
+        "Machine ID": machine.get("id"),
+        "Root": machine.get("rootDirectory"),
+        "Looked up": _looked_up(machine["name"]),
+        "Addresses": [f"{ipaddress.ip_address(bytes(a['address']))} (interface {a.get('ifindex', '?')} inside)"
+                      for a in machine.get("addresses", ())],
+        "UID shift": machine.get("UIDShift"),
+        "VSOCK CID": machine.get("vSockCid"),
+        "SSH address": machine.get("sshAddress"),
+        "SSH key": machine.get("sshPrivateKeyPath"),
+    }
+
+
+def _looked_up(name: str) -> list[str]:
+    """The addresses that programs get of a machine."""
+    with suppress(TableUnavailable):
+        found = TableReader().host_by_name(name)
+        return [address_text(address) for address in found[1]] if found is not None else []
+    return []
+
+
+def _interface(text: str) -> int:
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    try:
+        return socket.if_nametoindex(text)
+    except OSError:
+        raise Failure(FAILED, f"this host has no interface {text!r}") from None
+
+
+def _signal(text: str) -> int:
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    name = text.upper().removeprefix("SIG")
+    if name.startswith("RTMIN+") and name[6:].isdecimal():
+        return int(signal.SIGRTMIN) + int(name[6:])
+    try:
+        return int(signal.Signals[f"SIG{name}"])
+    except KeyError:
+        raise Failure(FAILED, f"{text!r} is no signal; 'kill -l' lists them") from None
+
+
+def _call(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    with Client(SOCKET, TIMEOUT_SECONDS) as client:
+        return client.call(f"{INTERFACE}.{method}", parameters)
+
+
+def _call_more(method: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    with Client(SOCKET, TIMEOUT_SECONDS) as client:
+        return list(client.call_more(f"{INTERFACE}.{method}", parameters))

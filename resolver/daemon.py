@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""mymachinesd: composes everything. The only file that knows everything."""
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+
+from resolver import __version__, log
+from resolver.authority import RootOnly
+from resolver.core.registry import Registry
+from resolver.host.links import HostLinks
+from resolver.host.netns import NetlinkOpener
+from resolver.host.state_files import StateFiles
+from resolver.manager import Manager
+from resolver.notify import notify
+from resolver.nss_server import NssServer
+from resolver.publisher import Publisher
+from resolver.table import TABLE_PATH
+from resolver.table.packets import answer_packet
+from resolver.table.writer import TableWriter
+from resolver.userdb_keeper import UserdbKeeper
+from resolver.varlink.machine import MachineInterface, machine_interface
+from resolver.varlink.server import Server
+from resolver.varlink.service import Service
+
+RUN_DIRECTORY = "/run/mymachines"
+MACHINE_SOCKET = "/run/systemd/machine/io.systemd.Machine"
+
+EXIT_ALREADY_RUNNING = 3
+"""Another mymachinesd serves this host."""
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="mymachinesd",
+        description="Tracks the containers and VMs of this host, and publishes their names, addresses and users.",
+        epilog="Runs in the foreground, logs to standard error, stops in good order on SIGTERM.")
+    parser.add_argument("--no-userdb", action="store_true",
+                        help="do not run the userdb process: mymachines-userdb.service does")
+    parser.add_argument("--log-level", default="info", choices=["error", "warning", "info", "debug"],
+                        help="how much to log (default: info)")
+    parser.add_argument("--version", action="version", version=f"mymachinesd {__version__}")
+    options = parser.parse_args(arguments)
+    log.setup("mymachinesd", getattr(logging, options.log_level.upper()))
+    os.umask(0o022)
+    try:
+        os.makedirs(RUN_DIRECTORY, mode=0o755, exist_ok=True)
+        lock = _lock()
+    except OSError as error:
+        _log.error("%s; it runs as root", error)
+        return 1
+    if lock is None:
+        _log.error("Another mymachinesd is running already")
+        return EXIT_ALREADY_RUNNING
+    _raise_descriptor_limit()
+    try:
+        asyncio.run(_serve(options))
+    except OSError as error:
+        _log.error("Cannot serve: %s", error)
+        return 1
+    finally:
+        os.close(lock)
+    return 0
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    registry = Registry()
+    publisher = Publisher(TableWriter(TABLE_PATH, registry))
+    links = HostLinks()
+    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, RootOnly(), [publisher.publish])
+    nss = NssServer(lambda packet: answer_packet(registry, packet))
+    machine = machine_interface()
+    service = Service("mymachines", "mymachinesd", __version__, "", [machine],
+                      {machine.name: MachineInterface(manager)})
+    varlink = None
+    userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
+
+    await manager.restore()
+    # The table first: from here on look-ups have what the restored machines say. Then those who change it.
+    publisher.start()
+    try:
+        nss.start()
+        if userdb is not None:
+            await userdb.start()
+        varlink = Server.at_path(loop, service, MACHINE_SOCKET)
+        _log.info("Ready with %d machines", len(registry))
+        notify("READY=1")
+        await stop.wait()
+        notify("STOPPING=1")
+    finally:
+        if varlink is not None:
+            varlink.close()
+        if userdb is not None:
+            await userdb.stop()
+        nss.close()
+        # Where the service manager made the run directory, it knows whether this is a stop or a restart, and removes
+        # the table with the directory (RuntimeDirectoryPreserve=restart, systemd.exec(5)).
+        publisher.close(unlink="RUNTIME_DIRECTORY" not in os.environ)
+        manager.close()
+        links.close()
+
+
+def _lock() -> int | None:
+    """Held for as long as the daemon lives; None where another holds it. The kernel lets go of it, whatever happens."""
+    descriptor = os.open(f"{RUN_DIRECTORY}/mymachinesd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                         0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _raise_descriptor_limit() -> None:
+    """As far as allowed: a machine takes a pidfd and a netlink socket (getrlimit(2))."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

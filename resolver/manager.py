@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: MIT
+"""What may be done with machines, whichever way the request came: register, unregister, terminate, kill, look up.
+
+The one place that changes the registry. What changed is told to `listeners`, the table first; a request is answered
+only after that. Each machine's leader is held by pidfd: its exit takes the machine away, whoever else says what.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from resolver.authority import RootOnly, Subject
+from resolver.core.addresses import choose_addresses
+from resolver.core.errors import (
+    AccessDenied,
+    InvalidArgument,
+    MachineExists,
+    NoSuchMachine,
+    NotAvailable,
+    NotSupported,
+)
+from resolver.core.machine import Machine, ProcessId
+from resolver.core.names import check_machine_name, name_key
+from resolver.core.registration import Registration
+from resolver.core.registry import Change, Entry, Registry
+from resolver.host.addresses import AddressWatcher
+from resolver.host.kill import kill_all
+from resolver.host.links import HostLinks
+from resolver.host.netns import NetlinkOpener
+from resolver.host.process import NoSuchProcess, Process
+from resolver.host.state_files import StateFiles
+
+MACHINES_MAX = 65536
+"""Registered at once; systemd-machined's own limit. Each costs a few descriptors and kilobytes."""
+
+MAP_RETRY_FIRST_SECONDS = 0.01
+MAP_RETRY_LAST_SECONDS = 30.0
+"""While a machine's id map is still empty it is read again, at growing intervals, in all for about a minute: a manager
+writes it within moments of making the namespace, and the kernel tells nobody."""
+
+ADDRESSES_SECONDS = 1.0
+"""For the kernel to list a machine's addresses, before registration goes on without them; it takes 0.1 ms each."""
+
+_log = logging.getLogger(__name__)
+
+Listener = Callable[[Sequence[Change]], None]
+
+
+class Caller(Protocol):
+    """Who asks: SO_PEERCRED's ids, and a pidfd where the kernel gives one."""
+
+    @property
+    def uid(self) -> int: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def pidfd(self) -> int | None: ...
+
+
+@dataclass(slots=True)
+class Held:
+    """What is kept open for a machine."""
+
+    process: Process
+    addresses: AddressWatcher | None = None
+    map_timer: asyncio.TimerHandle | None = None
+
+
+class Manager:
+    """The machines of this host."""
+
+    def __init__(self, registry: Registry, states: StateFiles, opener: NetlinkOpener, links: HostLinks,
+                 authority: RootOnly, listeners: Iterable[Listener]) -> None:
+        self.registry = registry
+        self._states = states
+        self._opener = opener
+        self._links = links
+        self._authority = authority
+        self._listeners = list(listeners)
+        self._held: dict[str, Held] = {}
+        self._registering: set[str] = set()
+
+    # Requests.
+
+    async def register(self, request: Registration, caller: Caller) -> Entry:
+        """Take in a machine and publish it. Any MachineError."""
+        subject = Subject(caller.uid, caller.pid)
+        await self._authority.check(subject, "register-machine")
+        request.check()
+        check_machine_name(request.name, own_names(), single_label=not subject.privileged)
+        key = name_key(request.name)
+        if key in self._registering:
+            raise MachineExists(f"a machine {request.name} is being registered")
+        if len(self.registry) + len(self._registering) >= MACHINES_MAX:
+            raise NotAvailable(f"{MACHINES_MAX} machines are registered, and no more are taken")
+        self._forget_dead(key)
+        self._registering.add(key)
+        try:
+            process = _leader(request.leader, caller)
+            try:
+                return await self._take_in(request, subject, process)
+            except BaseException:
+                process.close()
+                raise
+        finally:
+            self._registering.discard(key)
+
+    async def unregister(self, name: str | None, leader: ProcessId | None, caller: Caller) -> None:
+        """Let a machine go; its processes stay."""
+        entry = self.find(name, leader)
+        await self._authority.check(Subject(caller.uid, caller.pid), "manage-machines")
+        self._held_of(entry)
+        self._let_go(entry, "unregistered")
+
+    async def terminate(self, name: str | None, leader: ProcessId | None, caller: Caller) -> None:
+        """Kill all processes of a machine. It goes when its leader has."""
+        entry = self.find(name, leader)
+        await self._authority.check(Subject(caller.uid, caller.pid), "manage-machines")
+        process = self._held_of(entry).process
+        if _rules_pid_namespace(process):
+            _send(process, signal.SIGKILL)  # and the kernel kills all others there (pid_namespaces(7))
+        else:
+            await self._kill_all(entry, process, signal.SIGKILL)
+
+    async def kill(self, name: str | None, leader: ProcessId | None, whom: str | None, number: int,
+                   caller: Caller) -> None:
+        """Send a signal to the leader, or to all processes (`whom`: leader, all; all where it is not said)."""
+        entry = self.find(name, leader)
+        if whom not in (None, "", "leader", "all"):
+            raise InvalidArgument("whom", f"{whom!r} is neither leader nor all")
+        if not 0 < number < signal.NSIG:
+            raise InvalidArgument("signal", f"{number} is no signal")
+        await self._authority.check(Subject(caller.uid, caller.pid), "manage-machines")
+        process = self._held_of(entry).process
+        if whom == "leader":
+            _send(process, number)
+        else:
+            await self._kill_all(entry, process, number)
+
+    def find(self, name: str | None, process: ProcessId | None) -> Entry:
+        """The machine by name, by its leader or by any process of its unit, or by both where they agree."""
+        if name is None and process is None:
+            raise InvalidArgument("name", "name or pid must be given")
+        by_name = by_process = None
+        if name is not None:
+            check_machine_name(name)
+            by_name = self.registry.by_name(name)
+            if by_name is None:
+                raise NoSuchMachine(f"no machine {name} is registered")
+        if process is not None:
+            by_process = self._by_process(process)
+            if by_process is None:
+                raise NoSuchMachine(f"process {process.pid} belongs to no machine")
+        if by_name is not None and by_process is not None and by_name is not by_process:
+            raise NoSuchMachine(f"process {process.pid if process else 0} does not belong to {name}")
+        found = by_name or by_process
+        assert found is not None
+        return found
+
+    # Start and stop.
+
+    async def restore(self) -> None:
+        """Take back the machines of the state files, but for those whose leader has gone. Nothing is told of it."""
+        loaded = self._states.load()
+        for name, error in loaded.errors:
+            _log.warning("The state file of machine %s is passed over: %s", name, error)
+        found: list[tuple[Machine, Process]] = []
+        for saved in loaded.machines:
+            try:
+                found.append((saved, Process.from_identity(saved.leader)))
+            except NoSuchProcess as error:
+                _log.info("Machine %s has gone meanwhile: %s", saved.name, error)
+                self._states.remove(saved.name, saved.unit)
+        watches = await asyncio.gather(*(self._watch(saved, process) for saved, process in found))
+        # In the order of registration: who came first keeps what only one can have.
+        for (saved, process), watch in zip(found, watches, strict=True):
+            self._restore(saved, Held(process, watch))
+
+    def close(self) -> None:
+        """Let go of every descriptor. Machines and their state files stay."""
+        for held in self._held.values():
+            self._drop(held)
+        self._held.clear()
+
+    # Inside.
+
+    async def _take_in(self, request: Registration, subject: Subject, process: Process) -> Entry:
+        leader = process.identity()
+        if leader.pid in (1, os.getpid()):
+            raise InvalidArgument("leader", f"process {leader.pid} can be no machine's leader")
+        if not subject.privileged and not process.owned_by(subject.uid):
+            raise AccessDenied(f"process {leader.pid} is not yours")
+        machine = Machine(
+            name=request.name, machine_class=request.machine_class, leader=leader, service=request.service,
+            id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
+            unit=process.unit(), owner=subject.uid, realtime=time.time_ns() // 1000,
+            monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
+            ssh_private_key_path=request.ssh_private_key_path)
+        held = Held(process, await self._watch(machine, process))
+        # From here on nothing waits: the machine is taken in whole, or not at all.
+        try:
+            machine = self._with_addresses(_with_maps(machine, process), held)
+            changes = self.registry.add(machine)
+            try:
+                self._states.save(machine)
+            except OSError as error:
+                self.registry.remove(machine.name)
+                raise NotAvailable(f"the machine's state cannot be kept: {error}") from error
+        except BaseException:
+            self._drop(held)
+            raise
+        self._hold(machine, held)
+        self._tell(changes)
+        _log.info("New machine %s, leader %d", machine.name, leader.pid)
+        entry = self.registry.by_name(machine.name)
+        assert entry is not None
+        if entry.contested:
+            _log.warning("Another machine has some ids of the maps of machine %s; these keep its names", machine.name)
+        return entry
+
+    def _restore(self, saved: Machine, held: Held) -> None:
+        try:
+            self.registry.add(self._with_addresses(_with_maps(saved, held.process), held))
+        except (NoSuchProcess, MachineExists) as error:
+            _log.warning("Machine %s is let go: %s", saved.name, error)
+            self._states.remove(saved.name, saved.unit)
+            self._drop(held)
+            return
+        self._hold(saved, held)
+
+    async def _watch(self, machine: Machine, process: Process) -> AddressWatcher | None:
+        """Follow the machine's addresses; the first are known when this returns."""
+        watcher = None
+        try:
+            watcher = await AddressWatcher.open(
+                machine.name, process, self._opener, lambda _: self._on_addresses(machine.name))
+            await asyncio.wait_for(watcher.known.wait(), ADDRESSES_SECONDS)
+        except (OSError, NoSuchProcess) as error:
+            # A machine without addresses still has users, and can be terminated. Later ones are still told of.
+            _log.warning("The addresses of machine %s are not known: %s", machine.name,
+                         str(error) or "no answer in time")
+        except BaseException:
+            if watcher is not None:
+                watcher.close()
+            raise
+        return watcher
+
+    def _held_of(self, entry: Entry) -> Held:
+        """What is held for a machine that was found before something was waited for."""
+        current = self.registry.by_name(entry.key)
+        if current is None or current.machine.leader != entry.machine.leader:
+            raise NoSuchMachine(f"machine {entry.machine.name} has just gone")
+        return self._held[entry.key]
+
+    def _hold(self, machine: Machine, held: Held) -> None:
+        key = name_key(machine.name)
+        self._held[key] = held
+        asyncio.get_running_loop().add_reader(held.process, self._on_leader_exit, machine.name)
+        if _map_pending(held.process):
+            held.map_timer = asyncio.get_running_loop().call_later(
+                MAP_RETRY_FIRST_SECONDS, self._read_maps_again, machine.name, MAP_RETRY_FIRST_SECONDS)
+
+    def _drop(self, held: Held) -> None:
+        asyncio.get_running_loop().remove_reader(held.process)
+        if held.map_timer is not None:
+            held.map_timer.cancel()
+        if held.addresses is not None:
+            held.addresses.close()
+        held.process.close()
+
+    def _let_go(self, entry: Entry, why: str) -> None:
+        self._drop(self._held.pop(entry.key))
+        changes = self.registry.remove(entry.machine.name)
+        self._tell(changes)
+        try:
+            self._states.remove(entry.machine.name, entry.machine.unit)
+        except OSError as error:
+            # At the next start the leader is found gone.
+            _log.error("The state file of machine %s cannot be removed: %s", entry.machine.name, error)
+        _log.info("Machine %s %s", entry.machine.name, why)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        for listener in self._listeners:
+            listener(changes)
+
+    def _on_leader_exit(self, name: str) -> None:
+        entry = self.registry.by_name(name)
+        assert entry is not None
+        self._let_go(entry, "has ended")
+
+    def _on_addresses(self, name: str) -> None:
+        entry = self.registry.by_name(name)
+        held = self._held.get(name_key(name))
+        if entry is not None and held is not None:
+            self._update(self._with_addresses(entry.machine, held))
+
+    def _with_addresses(self, machine: Machine, held: Held) -> Machine:
+        if held.addresses is None:
+            return machine
+        addresses, peers = held.addresses.addresses, held.addresses.peers
+
+        def scope_id() -> int:
+            try:
+                return self._links.host_scope_id(held.process, machine.network_interfaces, peers)
+            except (OSError, NoSuchProcess) as error:
+                _log.warning("The host's interface of machine %s is not known: %s", machine.name, error)
+                return 0
+
+        return replace(machine, addresses=addresses, chosen=choose_addresses(addresses, scope_id))
+
+    def _read_maps_again(self, name: str, paused: float) -> None:
+        entry, held = self.registry.by_name(name), self._held.get(name_key(name))
+        if entry is None or held is None:
+            return
+        held.map_timer = None
+        try:
+            machine = _with_maps(entry.machine, held.process)
+        except NoSuchProcess:
+            return  # the pidfd tells, if it has not yet
+        if _map_pending(held.process):
+            if paused < MAP_RETRY_LAST_SECONDS:
+                held.map_timer = asyncio.get_running_loop().call_later(
+                    paused * 2, self._read_maps_again, name, paused * 2)
+            else:
+                _log.warning("Machine %s has a user namespace, but its id maps are still empty", name)
+        self._update(machine)
+
+    def _update(self, machine: Machine) -> None:
+        entry = self.registry.by_name(machine.name)
+        if entry is not None and entry.machine != machine:
+            self._tell(self.registry.update(machine))
+
+    def _forget_dead(self, key: str) -> None:
+        """Free a name whose leader has exited, where that has not been noticed yet."""
+        held, entry = self._held.get(key), self.registry.by_name(key)
+        if held is not None and entry is not None and held.process.exited():
+            self._let_go(entry, "has ended")
+
+    async def _kill_all(self, entry: Entry, process: Process, number: int) -> None:
+        unit = entry.machine.unit
+        if any(other is not entry and other.machine.unit == unit for other in self.registry):
+            raise NotSupported(f"other machines live in {unit} too")
+        try:
+            # In a thread: a guest that forks faster than it is signalled makes it last. The machine may go meanwhile.
+            with Process.from_pidfd(os.dup(process.fileno())) as leader:
+                await asyncio.to_thread(kill_all, leader, unit, number)
+        except NoSuchProcess:
+            raise NoSuchMachine("its leader has just exited") from None
+
+    def _by_process(self, wanted: ProcessId) -> Entry | None:
+        entry = self.registry.by_leader(wanted.pid)
+        try:
+            with Process.from_identity(wanted) if wanted.boot_id else Process.open(wanted.pid) as process:
+                if wanted.pidfd_id not in (None, process.identity().pidfd_id):
+                    return None
+                return entry or self.registry.by_unit(process.unit())
+        except NoSuchProcess:
+            return None
+
+
+def own_names() -> frozenset[str]:
+    """The host's own name, with and without its domain, as keys (uname(2): asked of the kernel, not of NSS)."""
+    key = name_key(os.uname().nodename)
+    return frozenset({key, key.partition(".")[0]})
+
+
+def _leader(wanted: ProcessId | None, caller: Caller) -> Process:
+    try:
+        if wanted is not None:
+            return _named_process(wanted)
+        if caller.pidfd is not None:
+            return Process.from_pidfd(os.dup(caller.pidfd))
+        return Process.open(caller.pid)
+    except NoSuchProcess as error:
+        raise InvalidArgument("leader", str(error)) from None
+
+
+def _named_process(wanted: ProcessId) -> Process:
+    """The process that a caller names, by pid alone or with what makes sure of it."""
+    process = Process.open(wanted.pid)
+    now = process.identity()
+    for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.boot_id, now.boot_id)):
+        if said is not None and true is not None and said != true:
+            process.close()
+            raise NoSuchProcess(wanted.pid, "its number is another process's now")
+    return process
+
+
+def _with_maps(machine: Machine, process: Process) -> Machine:
+    return replace(machine, uid_map=process.uid_map(), gid_map=process.gid_map())
+
+
+def _map_pending(process: Process) -> bool:
+    try:
+        return process.map_pending()
+    except NoSuchProcess:
+        return False
+
+
+def _rules_pid_namespace(process: Process) -> bool:
+    """Whether the leader is pid 1 of a pid namespace of its own."""
+    try:
+        numbers = next(line for line in process.read("status").splitlines() if line.startswith("NSpid:")).split()[1:]
+    except NoSuchProcess:
+        raise NoSuchMachine("its leader has just exited") from None
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def _send(process: Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except NoSuchProcess:
+        raise NoSuchMachine("its leader has just exited") from None

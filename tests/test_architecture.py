@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""Dependencies point inward: core <- codecs <- servers and watchers <- the daemon that composes them."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "resolver").rglob("*.py"))
+
+# Each part of resolver, by the longest prefix of the module's name: the parts that it may import, itself included.
+MAY_IMPORT = {
+    "resolver": set(),
+    "resolver._table": set(),
+    "resolver.core": {"core"},
+    "resolver.table": {"core", "table", "_table"},
+    "resolver.host": {"core", "host"},
+    "resolver.log": set(),
+    "resolver.notify": set(),
+    "resolver.authority": {"core"},
+    "resolver.nss_server": set(),
+    "resolver.publisher": {"core", "table"},
+    "resolver.userdb_keeper": {"core", "host"},
+    "resolver.manager": {"core", "host", "authority"},
+    "resolver.varlink": {"core", "varlink"},
+    "resolver.varlink.machine": {"core", "varlink", "manager"},
+    "resolver.userdb": {"core", "table", "varlink", "userdb", "log", "notify"},
+    "resolver.cli": {"core", "table", "varlink", "host", "cli"},
+}
+
+PURE = {"bisect", "collections", "dataclasses", "enum", "hashlib", "ipaddress", "re", "typing"}
+"""What the core may import of the standard library: no clock, no file, no socket, no log."""
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "resolver")
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_part_imports_only_what_lies_within(path: Path) -> None:
+    module = module_of(path)
+    if module == "resolver.daemon":
+        return  # the composition root
+    part = max((prefix for prefix in MAY_IMPORT if f"{module}.".startswith(f"{prefix}.")), key=len)
+    allowed = MAY_IMPORT[part]
+    for name in imports_of(path):
+        if name.startswith("resolver.") and not name.startswith("resolver.__"):
+            assert name.split(".")[1] in allowed, f"{module} imports {name}"
+            if "manager" not in allowed:
+                assert name != "resolver.varlink.machine", f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "core" in path.parts], ids=module_of)
+def test_the_core_does_no_input_or_output(path: Path) -> None:
+    for name in imports_of(path):
+        top = name.partition(".")[0]
+        assert top == "resolver" or top in PURE, f"{module_of(path)} imports {name}"
+
+
+def test_no_part_asks_nss() -> None:
+    """None of these is called anywhere: they go through NSS, which asks us."""
+    banned = {"getpwnam", "getpwuid", "getgrnam", "getgrgid", "getpwall", "getgrall", "getaddrinfo", "gethostbyname",
+              "gethostbyaddr", "getfqdn", "getnameinfo", "expanduser", "getuser", "create_connection"}
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert not names & banned, path
+        assert not {"pwd", "grp"} & set(imports_of(path)), path
+
+
+def test_nothing_is_imported_that_is_not_declared() -> None:
+    declared = {"cffi", "varlink", "resolver"}
+    for path in FILES:
+        for name in imports_of(path):
+            top = name.partition(".")[0]
+            assert top in sys.stdlib_module_names or top in declared, f"{module_of(path)} imports {name}"
