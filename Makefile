@@ -3,6 +3,7 @@
 #   make build    build/libnss_mymachines.so.2, and .venv with the commands
 #   make demo     shows what it does, on containers made for the purpose
 #   make test     all tests
+#   make bench    what look-ups, requests and events cost
 #   make check    ruff, mypy, the compiler's warnings
 #   make clean    removes what these made, .venv too
 #
@@ -26,7 +27,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test check clean demo-packages test-packages
+.PHONY: build demo test bench check clean demo-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -34,8 +35,11 @@ build: $(SHIM) $(VENV)/.installed
 demo: build demo-packages
 	@$(VENV)/bin/python -m tests.demo
 
-test: build test-packages $(VENV)/.test-tools
+test: check test-packages
 	$(VENV)/bin/python -m pytest
+
+bench: build demo-packages
+	@$(VENV)/bin/python -m tests.bench
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .

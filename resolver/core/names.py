@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Which names a machine may have, how two names compare, and what stands for a name that is too long for a user's."""
 
-import hashlib
 import re
 from collections.abc import Callable, Collection
 
@@ -63,6 +62,8 @@ def short_label(name: str, taken: Callable[[str], bool]) -> str:
     At most LABEL_MAX characters of [a-z0-9-]: the beginning of the name and a few digits of its hash. The same name
     gets the same label at each registration, unless `taken` says that it means another machine.
     """
+    import hashlib  # 3 MB, which the userdb process need not have: it makes no labels
+
     key = name_key(name)
     stem = _NOT_IN_LABEL.sub("-", key).strip("-")[: LABEL_MAX - LABEL_HASH_DIGITS - 1].rstrip("-")
     salt = 0
