@@ -35,6 +35,13 @@ def test_an_address_leads_back_to_the_name(world: World) -> None:
     assert world.getent("hosts", "10.213.99.99") == []
 
 
+@pytest.mark.parametrize("name", ["a.name.with.dots", "x" * 60, f"{'x' * 60}.abc"])
+def test_names_of_every_form(world: World, name: str) -> None:
+    machine = world.machine(name)
+    assert world.getent("hosts", name) == [f"{machine.ipv6} {name}"]
+    assert world.getent("hosts", machine.ipv6) == [f"{machine.ipv6} {name}"]
+
+
 def test_ping_by_name(world: World) -> None:
     web = world.machine("web")
     for family, address in (("-4", web.ipv4), ("-6", web.ipv6)):

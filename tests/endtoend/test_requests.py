@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -190,6 +191,28 @@ def test_unregister_leaves_the_processes(world: World, call: Callable[..., Any])
     assert world.getent("hosts", "web") == []
     web.exec(["true"], check=True)
     assert call("Unregister", name="web") == "io.systemd.Machine.NoSuchMachine"
+
+
+def test_varlinkctl_is_content(world: World) -> None:
+    """systemd's own client: it checks what it is told against the description."""
+    if shutil.which("varlinkctl") is None:
+        pytest.skip("varlinkctl came with systemd 253")
+    web = world.machine("web")
+    world.machine("db")
+
+    def varlinkctl(*arguments: str) -> str:
+        return world.host.run(["varlinkctl", *arguments], check=True).stdout
+
+    for path, interface in ((MACHINE_SOCKET, "io.systemd.Machine"),
+                            ("/run/systemd/userdb/io.systemd.Machine", "io.systemd.UserDatabase")):
+        assert interface in varlinkctl("info", path)
+        assert f"interface {interface}" in varlinkctl("introspect", path, interface)
+    listed = varlinkctl("--more", "--json=short", "call", MACHINE_SOCKET, "io.systemd.Machine.List", "{}")
+    assert [json.loads(line)["name"] for line in listed.splitlines()] == ["web", "db"]
+    one = varlinkctl("--json=short", "call", MACHINE_SOCKET, "io.systemd.Machine.List", '{"name":"web"}')
+    assert json.loads(one)["leader"]["pid"] == web.leader
+    refused = world.host.run(["varlinkctl", "call", MACHINE_SOCKET, "io.systemd.Machine.List", '{"name":"absent"}'])
+    assert "io.systemd.Machine.NoSuchMachine" in refused.stderr
 
 
 def test_the_service_describes_itself(call: Callable[..., Any]) -> None:
