@@ -24,6 +24,7 @@ from resolver.publisher import Publisher
 from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
 from resolver.table.writer import TableWriter
+from resolver.units import NoUnits
 from resolver.userdb_keeper import UserdbKeeper
 from resolver.varlink.machine import MachineInterface, machine_interface
 from resolver.varlink.server import Server
@@ -81,7 +82,7 @@ async def _serve(options: argparse.Namespace) -> None:
     registry = Registry()
     publisher = Publisher(TableWriter(TABLE_PATH, registry))
     links = HostLinks()
-    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, RootOnly(), [publisher.publish])
+    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, RootOnly(), NoUnits(), [publisher.publish])
     nss = NssServer(lambda packet: answer_packet(registry, packet))
     machine = machine_interface()
     service = Service("mymachines", "mymachinesd", __version__, "", [machine],

@@ -12,9 +12,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from resolver.authority import RootOnly, Subject
+from resolver.authority import Authority, Subject
 from resolver.core.addresses import choose_addresses
 from resolver.core.errors import (
     AccessDenied,
@@ -29,11 +28,12 @@ from resolver.core.names import check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import Change, Entry, Registry
 from resolver.host.addresses import AddressWatcher
-from resolver.host.kill import kill_all
+from resolver.host.kill import is_shared_unit, kill_all
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import NoSuchProcess, Process
 from resolver.host.state_files import StateFiles
+from resolver.units import UnitProperty, Units
 
 MACHINES_MAX = 65536
 """Registered at once; systemd-machined's own limit. Each costs a few descriptors and kilobytes."""
@@ -51,17 +51,6 @@ _log = logging.getLogger(__name__)
 Listener = Callable[[Sequence[Change]], None]
 
 
-class Caller(Protocol):
-    """Who asks: SO_PEERCRED's ids, and a pidfd where the kernel gives one."""
-
-    @property
-    def uid(self) -> int: ...
-    @property
-    def pid(self) -> int: ...
-    @property
-    def pidfd(self) -> int | None: ...
-
-
 @dataclass(slots=True)
 class Held:
     """What is kept open for a machine."""
@@ -75,24 +64,33 @@ class Manager:
     """The machines of this host."""
 
     def __init__(self, registry: Registry, states: StateFiles, opener: NetlinkOpener, links: HostLinks,
-                 authority: RootOnly, listeners: Iterable[Listener]) -> None:
+                 authority: Authority, units: Units, listeners: Iterable[Listener]) -> None:
         self.registry = registry
         self._states = states
         self._opener = opener
         self._links = links
         self._authority = authority
+        self._units = units
         self._listeners = list(listeners)
         self._held: dict[str, Held] = {}
         self._registering: set[str] = set()
 
     # Requests.
 
-    async def register(self, request: Registration, caller: Caller) -> Entry:
+    async def register(self, request: Registration, subject: Subject) -> Entry:
         """Take in a machine and publish it. Any MachineError."""
-        subject = Subject(caller.uid, caller.pid)
-        await self._authority.check(subject, "register-machine")
-        request.check()
+        return await self._register(request, subject, "register-machine", None)
+
+    async def create(self, request: Registration, properties: Sequence[UnitProperty], subject: Subject) -> Entry:
+        """Take in a machine whose leader is first put into a scope of its own, with these properties."""
+        return await self._register(request, subject, "create-machine", properties)
+
+    async def _register(self, request: Registration, subject: Subject, action: str,
+                        scope: Sequence[UnitProperty] | None) -> Entry:
         check_machine_name(request.name, own_names(), single_label=not subject.privileged)
+        request.check()
+        await self._authority.check(
+            subject, action, {"name": request.name, "class": request.machine_class, "verb": "register"})
         key = name_key(request.name)
         if key in self._registering:
             raise MachineExists(f"a machine {request.name} is being registered")
@@ -101,8 +99,12 @@ class Manager:
         self._forget_dead(key)
         self._registering.add(key)
         try:
-            process = _leader(request.leader, caller)
+            process = _leader(request.leader, subject)
             try:
+                _check_leader(process, subject)
+                if scope is not None:
+                    await self._units.start_scope(scope_name(request.name), process.pid,
+                                                  f"{request.machine_class.label} {request.name}", scope)
                 return await self._take_in(request, subject, process)
             except BaseException:
                 process.close()
@@ -110,32 +112,34 @@ class Manager:
         finally:
             self._registering.discard(key)
 
-    async def unregister(self, name: str | None, leader: ProcessId | None, caller: Caller) -> None:
+    async def unregister(self, name: str | None, leader: ProcessId | None, subject: Subject) -> None:
         """Let a machine go; its processes stay."""
-        entry = self.find(name, leader)
-        await self._authority.check(Subject(caller.uid, caller.pid), "manage-machines")
-        self._held_of(entry)
+        entry = await self._to_be_changed(name, leader, "unregister", subject)
         self._let_go(entry, "unregistered")
 
-    async def terminate(self, name: str | None, leader: ProcessId | None, caller: Caller) -> None:
-        """Kill all processes of a machine. It goes when its leader has."""
-        entry = self.find(name, leader)
-        await self._authority.check(Subject(caller.uid, caller.pid), "manage-machines")
+    async def terminate(self, name: str | None, leader: ProcessId | None, subject: Subject) -> None:
+        """Have the machine's unit stopped, or its processes killed. It goes when its leader has."""
+        entry = await self._to_be_changed(name, leader, "terminate", subject)
         process = self._held_of(entry).process
+        if self._has_unit_of_its_own(entry):
+            try:
+                await self._units.stop(entry.machine.unit)
+                return
+            except NotSupported:
+                pass  # no systemd: by hand
         if _rules_pid_namespace(process):
             _send(process, signal.SIGKILL)  # and the kernel kills all others there (pid_namespaces(7))
         else:
             await self._kill_all(entry, process, signal.SIGKILL)
 
     async def kill(self, name: str | None, leader: ProcessId | None, whom: str | None, number: int,
-                   caller: Caller) -> None:
+                   subject: Subject) -> None:
         """Send a signal to the leader, or to all processes (`whom`: leader, all; all where it is not said)."""
-        entry = self.find(name, leader)
         if whom not in (None, "", "leader", "all"):
             raise InvalidArgument("whom", f"{whom!r} is neither leader nor all")
         if not 0 < number < signal.NSIG:
             raise InvalidArgument("signal", f"{number} is no signal")
-        await self._authority.check(Subject(caller.uid, caller.pid), "manage-machines")
+        entry = await self._to_be_changed(name, leader, "kill", subject)
         process = self._held_of(entry).process
         if whom == "leader":
             _send(process, number)
@@ -189,12 +193,21 @@ class Manager:
 
     # Inside.
 
+    async def _to_be_changed(self, name: str | None, leader: ProcessId | None, verb: str, subject: Subject) -> Entry:
+        """The machine, if the subject may change it, and if it is still there when that is known."""
+        entry = self.find(name, leader)
+        await self._authority.check(subject, "manage-machines", {
+            "name": entry.machine.name, "class": entry.machine.machine_class, "verb": verb})
+        self._held_of(entry)
+        return entry
+
+    def _has_unit_of_its_own(self, entry: Entry) -> bool:
+        unit = entry.machine.unit
+        return bool(unit) and not is_shared_unit(unit) and not any(
+            other is not entry and other.machine.unit == unit for other in self.registry)
+
     async def _take_in(self, request: Registration, subject: Subject, process: Process) -> Entry:
         leader = process.identity()
-        if leader.pid in (1, os.getpid()):
-            raise InvalidArgument("leader", f"process {leader.pid} can be no machine's leader")
-        if not subject.privileged and not process.owned_by(subject.uid):
-            raise AccessDenied(f"process {leader.pid} is not yours")
         machine = Machine(
             name=request.name, machine_class=request.machine_class, leader=leader, service=request.service,
             id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
@@ -343,8 +356,8 @@ class Manager:
 
     async def _kill_all(self, entry: Entry, process: Process, number: int) -> None:
         unit = entry.machine.unit
-        if any(other is not entry and other.machine.unit == unit for other in self.registry):
-            raise NotSupported(f"other machines live in {unit} too")
+        if not self._has_unit_of_its_own(entry):
+            raise NotSupported(f"the machine has no unit of its own, others live in {unit or 'its control group'} too")
         try:
             # In a thread: a guest that forks faster than it is signalled makes it last. The machine may go meanwhile.
             with Process.from_pidfd(os.dup(process.fileno())) as leader:
@@ -369,13 +382,26 @@ def own_names() -> frozenset[str]:
     return frozenset({key, key.partition(".")[0]})
 
 
-def _leader(wanted: ProcessId | None, caller: Caller) -> Process:
+def scope_name(machine: str) -> str:
+    """The scope of a machine that is created: machine-NAME.scope, escaped as systemd.unit(5) says."""
+    escaped = "".join(c if c.isascii() and (c.isalnum() or c in ":_.") else f"\\x{ord(c):02x}" for c in machine)
+    return f"machine-{escaped}.scope"
+
+
+def _check_leader(process: Process, subject: Subject) -> None:
+    if process.pid in (1, os.getpid()):
+        raise InvalidArgument("leader", f"process {process.pid} can be no machine's leader")
+    if not subject.privileged and not process.owned_by(subject.uid):
+        raise AccessDenied(f"process {process.pid} is not yours")
+
+
+def _leader(wanted: ProcessId | None, subject: Subject) -> Process:
     try:
         if wanted is not None:
             return _named_process(wanted)
-        if caller.pidfd is not None:
-            return Process.from_pidfd(os.dup(caller.pidfd))
-        return Process.open(caller.pid)
+        if subject.pidfd is not None:
+            return Process.from_pidfd(os.dup(subject.pidfd))
+        return Process.open(subject.pid)
     except NoSuchProcess as error:
         raise InvalidArgument("leader", str(error)) from None
 

@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "resolver.nss_server": set(),
     "resolver.publisher": {"core", "table"},
     "resolver.userdb_keeper": {"core", "host"},
-    "resolver.manager": {"core", "host", "authority"},
+    "resolver.units": {"core"},
+    "resolver.manager": {"core", "host", "authority", "units"},
     "resolver.varlink": {"core", "varlink"},
-    "resolver.varlink.machine": {"core", "varlink", "manager"},
+    "resolver.varlink.machine": {"core", "varlink", "manager", "authority", "units"},
     "resolver.userdb": {"core", "table", "varlink", "userdb", "log", "notify"},
     "resolver.cli": {"core", "table", "varlink", "host", "cli"},
 }

@@ -29,6 +29,10 @@ class AccessDenied(MachineError):
     """The caller may not do this."""
 
 
+class AuthenticationRequired(AccessDenied):
+    """The caller may do this after its user has been asked, for which it has to say that it can wait."""
+
+
 class NotSupported(MachineError):
     """Right as a request, but not on this host."""
 

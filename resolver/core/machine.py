@@ -14,6 +14,11 @@ class MachineClass(StrEnum):
     VM = "vm"
     HOST = "host"
 
+    @property
+    def label(self) -> str:
+        """As people read it."""
+        return {"container": "Container", "vm": "Virtual Machine", "host": "Host"}[self.value]
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:

@@ -17,6 +17,11 @@ KILL_SECONDS = 5.0
 _SHARED = re.compile(r"user@[0-9]+\.service|session-[^.]*\.scope|init\.scope")
 
 
+def is_shared_unit(unit: str) -> bool:
+    """Whether a unit is never a machine's alone: a user's service manager, a whole session, pid 1's own, a slice."""
+    return _SHARED.fullmatch(unit) is not None
+
+
 def kill_all(leader: Process, unit: str, number: int) -> None:
     """Send a signal to each process in the machine's unit, until no new one appears.
 
@@ -28,7 +33,7 @@ def kill_all(leader: Process, unit: str, number: int) -> None:
     if not unit or cgroup.unit_name(group) != unit:
         raise NotSupported("the machine's processes cannot be told from others: it has no systemd unit of its own")
     with Process.open(os.getpid()) as daemon:
-        if _SHARED.fullmatch(unit) or _within(daemon.group_path(), group):
+        if is_shared_unit(unit) or _within(daemon.group_path(), group):
             raise NotSupported(f"the machine's processes cannot be told from others: {unit} is not its own alone")
     root = cgroup.hierarchy().mount + group
     if number == signal.SIGKILL and _kill_group(leader, root):

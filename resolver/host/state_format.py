@@ -17,7 +17,7 @@ from resolver.core.errors import InvalidArgument
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.names import check_machine_name
 
-_COMMENT = "# Written by mymachinesd for sd-login(3); mymachinectl list is the way to read it."
+_COMMENT = "# Written by mymachinesd for sd-login(3); mymachinesctl list is the way to read it."
 _LINE = re.compile(rb"([A-Z][A-Z0-9_]*)=(.*)")
 _PLAIN = re.compile(r"[A-Za-z0-9_/.,:@+=-]+(?: [A-Za-z0-9_/.,:@+=-]+)*")
 _TO_ESCAPE = re.compile(r'(["\\`$])')

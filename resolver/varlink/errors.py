@@ -7,6 +7,7 @@ from typing import Any
 
 from resolver.core.errors import (
     AccessDenied,
+    AuthenticationRequired,
     InvalidArgument,
     MachineError,
     MachineExists,
@@ -65,6 +66,7 @@ ERRORS: dict[type[MachineError], Callable[[Any], VarlinkError]] = {
     MachineExists: lambda _: VarlinkError(f"{MACHINE}.MachineExists"),
     InvalidArgument: lambda error: invalid_parameter(error.field),
     AccessDenied: lambda _: permission_denied(),
+    AuthenticationRequired: lambda _: VarlinkError("io.systemd.InteractiveAuthenticationRequired"),
     NotSupported: lambda _: VarlinkError(f"{MACHINE}.NotSupported"),
     NotAvailable: lambda _: VarlinkError(f"{MACHINE}.NotAvailable"),
 }

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from resolver.authority import Subject
 from resolver.core.errors import InvalidArgument, NoSuchMachine, NotSupported
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.registration import Registration
@@ -40,19 +41,20 @@ class MachineInterface:
             vsock_cid=fields.get("vSockCid"),
             ssh_address=fields.get("sshAddress") or "",
             ssh_private_key_path=fields.get("sshPrivateKeyPath") or "",
-        ), call.caller)
+        ), _subject(call))
         return {}
 
     async def do_unregister(self, call: Call) -> dict[str, Any]:
-        await self._manager.unregister(*_which(call), call.caller)
+        await self._manager.unregister(*_which(call), _subject(call))
         return {}
 
     async def do_terminate(self, call: Call) -> dict[str, Any]:
-        await self._manager.terminate(*_which(call), call.caller)
+        await self._manager.terminate(*_which(call), _subject(call))
         return {}
 
     async def do_kill(self, call: Call) -> dict[str, Any]:
-        await self._manager.kill(*_which(call), call.parameters.get("whom"), call.parameters["signal"], call.caller)
+        await self._manager.kill(*_which(call), call.parameters.get("whom"), call.parameters["signal"],
+                                 _subject(call))
         return {}
 
     async def do_list(self, call: Call) -> AsyncIterator[dict[str, Any]]:
@@ -150,6 +152,13 @@ def _process(fields: dict[str, Any] | None) -> ProcessId | None:
         return None
     boot_id = (fields.get("bootId") or "").replace("-", "").lower()
     return ProcessId(fields["pid"], fields.get("pidfdId"), boot_id=boot_id or None)
+
+
+def _subject(call: Call) -> Subject:
+    caller = call.caller
+    assert caller is not None  # the server always says who
+    return Subject(caller.uid, caller.pid, caller.pidfd,
+                   interactive=bool(call.parameters.get("allowInteractiveAuthentication")))
 
 
 def _which(call: Call) -> tuple[str | None, ProcessId | None]:
