@@ -231,10 +231,14 @@ def through_glibc(_shim: Shim) -> None:
     assert run("getent", "ahostsv4", "WEB.").split()[0] == "10.0.0.2"
     assert "No address associated with hostname" in run(sys.executable, "-c", RESOLVE, "vm-1", "0")
     assert "No address associated with hostname" in run(sys.executable, "-c", RESOLVE, "db.example.org", str(int(V6)))
-    for family in (socket.AF_UNSPEC, V4, V6):
+    # Without /etc/hosts the last module is unavailable too: of that glibc makes "No address" for IPv4 alone.
+    behind_us = Path("/etc/hosts").exists()
+    families = (socket.AF_UNSPEC, V6, *([V4] if behind_us else []))
+    for family in families:
         assert "Name or service not known" in run(sys.executable, "-c", RESOLVE, "nosuch", str(int(family)))
     TABLE.unlink()
-    for family in (socket.AF_UNSPEC, V4, V6):
+    for family in families:
         assert "Name or service not known" in run(sys.executable, "-c", RESOLVE, "web", str(int(family)))
     assert run("getent", "passwd", "vu-web-1000") == "2 "
-    assert "127.0.0.1" in run(sys.executable, "-c", RESOLVE, "localhost", str(int(V4)))  # files, behind us
+    if behind_us:
+        assert "127.0.0.1" in run(sys.executable, "-c", RESOLVE, "localhost", str(int(V4)))
