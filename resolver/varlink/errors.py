@@ -18,6 +18,7 @@ from resolver.core.errors import (
 
 MACHINE = "io.systemd.Machine"
 SERVICE = "org.varlink.service"
+SYSTEM = "io.systemd"
 
 
 class VarlinkError(Exception):
@@ -57,8 +58,8 @@ def permission_denied() -> VarlinkError:
 
 def system_error(number: int) -> VarlinkError:
     """An errno. libsystemd's clients turn this one, and no other of ours, back into the number that is in it."""
-    return VarlinkError("io.systemd.System", {"origin": "linux", "errno": number,
-                                              "errnoName": errorcode.get(number, str(number))})
+    return VarlinkError(f"{SYSTEM}.System", {"origin": "linux", "errno": number,
+                                             "errnoName": errorcode.get(number, str(number))})
 
 
 ERRORS: dict[type[MachineError], Callable[[Any], VarlinkError]] = {
@@ -66,7 +67,7 @@ ERRORS: dict[type[MachineError], Callable[[Any], VarlinkError]] = {
     MachineExists: lambda _: VarlinkError(f"{MACHINE}.MachineExists"),
     InvalidArgument: lambda error: invalid_parameter(error.field),
     AccessDenied: lambda _: permission_denied(),
-    AuthenticationRequired: lambda _: VarlinkError("io.systemd.InteractiveAuthenticationRequired"),
+    AuthenticationRequired: lambda _: VarlinkError(f"{SYSTEM}.InteractiveAuthenticationRequired"),
     NotSupported: lambda _: VarlinkError(f"{MACHINE}.NotSupported"),
     NotAvailable: lambda _: VarlinkError(f"{MACHINE}.NotAvailable"),
 }

@@ -22,6 +22,7 @@ from resolver.varlink.call import Call, Reply
 from resolver.varlink.codec import encode
 from resolver.varlink.errors import (
     SERVICE,
+    SYSTEM,
     interface_not_found,
     method_not_found,
     method_not_implemented,
@@ -41,7 +42,7 @@ def handler_name(method: str) -> str:
 
 
 class Service:
-    """What one socket answers: org.varlink.service, and the interfaces that were given."""
+    """What one socket answers: org.varlink.service, io.systemd's errors, and the interfaces that were given."""
 
     def __init__(self, vendor: str, product: str, version: str, url: str, interfaces: Iterable[Interface],
                  handlers: Mapping[str, object]) -> None:
@@ -49,12 +50,13 @@ class Service:
 
         A method without its do_* is answered MethodNotImplemented.
         """
-        self._interfaces = {interface.name: interface for interface in (load_interface(SERVICE), *interfaces)}
+        common = load_interface(SERVICE), load_interface(SYSTEM)
+        self._interfaces = {interface.name: interface for interface in (*common, *interfaces)}
         self._info = {"vendor": vendor, "product": product, "version": version, "url": url,
                       "interfaces": sorted(self._interfaces)}
         self._methods: dict[str, tuple[Method, Any]] = {}
         for name, interface in self._interfaces.items():
-            handler = self if name == SERVICE else handlers[name]
+            handler = handlers.get(name, self)
             for short_name, method in interface.methods.items():
                 self._methods[method.name] = (method, getattr(handler, handler_name(short_name), None))
 

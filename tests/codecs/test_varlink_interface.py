@@ -165,13 +165,12 @@ def test_each_meaning_of_the_core_has_its_varlink_error() -> None:
     error = to_varlink_error(core_errors.InvalidArgument("class", "is odd"))
     assert error is not None
     assert (error.name, error.parameters) == ("org.varlink.service.InvalidParameter", {"parameter": "class"})
-    machine = load_interface("io.systemd.Machine")
-    service = load_interface("org.varlink.service")
+    interfaces = {name: load_interface(name) for name in ("io.systemd.Machine", "org.varlink.service", "io.systemd")}
     for meaning in meanings - {core_errors.InvalidArgument}:
         translated = to_varlink_error(meaning("why"))
         assert translated is not None
         interface, _, short = translated.name.rpartition(".")
-        {machine.name: machine, service.name: service}[interface].errors[short](translated.parameters)
+        interfaces[interface].errors[short](translated.parameters)
     assert to_varlink_error(ValueError("a bug")) is None
 
 

@@ -208,7 +208,8 @@ def test_varlinkctl_is_content(world: World) -> None:
         assert interface in varlinkctl("info", path)
         assert f"interface {interface}" in varlinkctl("introspect", path, interface)
     listed = varlinkctl("--more", "--json=short", "call", MACHINE_SOCKET, "io.systemd.Machine.List", "{}")
-    assert [json.loads(line)["name"] for line in listed.splitlines()] == ["web", "db"]
+    replies = [json.loads(reply) for reply in listed.split("\x1e") if reply.strip()]  # RFC 7464
+    assert [machine["name"] for machine in replies] == ["web", "db"]
     one = varlinkctl("--json=short", "call", MACHINE_SOCKET, "io.systemd.Machine.List", '{"name":"web"}')
     assert json.loads(one)["leader"]["pid"] == web.leader
     refused = world.host.run(["varlinkctl", "call", MACHINE_SOCKET, "io.systemd.Machine.List", '{"name":"absent"}'])

@@ -39,7 +39,7 @@ def test_service_tells_about_itself(serve: Serve) -> None:
     server = serve()
     assert server.call(f"{SERVICE}.GetInfo") == {"parameters": {
         "vendor": "vendor", "product": "product", "version": "1", "url": "https://example.org",
-        "interfaces": ["org.example.test", SERVICE]}}
+        "interfaces": ["io.systemd", "org.example.test", SERVICE]}}
     described = server.call(f"{SERVICE}.GetInterfaceDescription", {"interface": SERVICE})["parameters"]["description"]
     assert "interface org.varlink.service\n" in described
     assert server.call(f"{SERVICE}.GetInterfaceDescription", {"interface": "a.b"}) == error(
