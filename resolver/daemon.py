@@ -9,10 +9,12 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from resolver import __version__, log
 from resolver.authority import RootOnly
+from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.registry import Registry
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
@@ -82,7 +84,8 @@ async def _serve(options: argparse.Namespace) -> None:
     registry = Registry()
     publisher = Publisher(TableWriter(TABLE_PATH, registry))
     links = HostLinks()
-    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, RootOnly(), NoUnits(), [publisher.publish])
+    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, RootOnly(), NoUnits(),
+                      Machine(".host", MachineClass.HOST, ProcessId(1)), [publisher.publish])
     nss = NssServer(lambda packet: answer_packet(registry, packet))
     machine = machine_interface()
     service = Service("mymachines", "mymachinesd", __version__, "", [machine],
@@ -100,7 +103,8 @@ async def _serve(options: argparse.Namespace) -> None:
         varlink = Server.at_path(loop, service, MACHINE_SOCKET)
         _log.info("Ready with %d machines", len(registry))
         notify("READY=1")
-        await stop.wait()
+        with watchdog():
+            await stop.wait()
         notify("STOPPING=1")
     finally:
         if varlink is not None:
@@ -113,6 +117,25 @@ async def _serve(options: argparse.Namespace) -> None:
         publisher.close(unlink="RUNTIME_DIRECTORY" not in os.environ)
         manager.close()
         links.close()
+
+
+@contextmanager
+def watchdog() -> Iterator[None]:
+    """Tell the service manager that the loop turns, as often as it asks for (sd_watchdog_enabled(3))."""
+    interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 / 2
+    wanted = interval > 0 and os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    task = asyncio.create_task(_keep_telling(interval)) if wanted else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+
+
+async def _keep_telling(interval: float) -> None:
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
 
 
 def _lock() -> int | None:

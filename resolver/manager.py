@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from resolver.authority import Authority, Subject
@@ -64,8 +65,10 @@ class Manager:
     """The machines of this host."""
 
     def __init__(self, registry: Registry, states: StateFiles, opener: NetlinkOpener, links: HostLinks,
-                 authority: Authority, units: Units, listeners: Iterable[Listener]) -> None:
+                 authority: Authority, units: Units, host: Machine, listeners: Iterable[Listener]) -> None:
         self.registry = registry
+        self.host = Entry(host)
+        """The machine .host: this host itself. It can be looked at and not be changed."""
         self._states = states
         self._opener = opener
         self._links = links
@@ -96,19 +99,19 @@ class Manager:
             raise MachineExists(f"a machine {request.name} is being registered")
         if len(self.registry) + len(self._registering) >= MACHINES_MAX:
             raise NotAvailable(f"{MACHINES_MAX} machines are registered, and no more are taken")
-        self._forget_dead(key)
+        self._forget_dead(self.registry.by_name(key))
         self._registering.add(key)
         try:
-            process = _leader(request.leader, subject)
-            try:
+            with closing_on_error(_leader(request.leader, subject)) as process:
                 _check_leader(process, subject)
+                # Its number may have been the leader's of a machine that has just ended.
+                self._forget_dead(self.registry.by_leader(process.pid))
                 if scope is not None:
                     await self._units.start_scope(scope_name(request.name), process.pid,
                                                   f"{request.machine_class.label} {request.name}", scope)
                 return await self._take_in(request, subject, process)
-            except BaseException:
-                process.close()
-                raise
+        except NoSuchProcess as error:
+            raise InvalidArgument("leader", str(error)) from None
         finally:
             self._registering.discard(key)
 
@@ -152,8 +155,7 @@ class Manager:
             raise InvalidArgument("name", "name or pid must be given")
         by_name = by_process = None
         if name is not None:
-            check_machine_name(name)
-            by_name = self.registry.by_name(name)
+            by_name = self._by_name(name)
             if by_name is None:
                 raise NoSuchMachine(f"no machine {name} is registered")
         if process is not None:
@@ -196,6 +198,8 @@ class Manager:
     async def _to_be_changed(self, name: str | None, leader: ProcessId | None, verb: str, subject: Subject) -> Entry:
         """The machine, if the subject may change it, and if it is still there when that is known."""
         entry = self.find(name, leader)
+        if entry is self.host:
+            raise NotSupported("this is the host itself")
         await self._authority.check(subject, "manage-machines", {
             "name": entry.machine.name, "class": entry.machine.machine_class, "verb": verb})
         self._held_of(entry)
@@ -348,11 +352,16 @@ class Manager:
         if entry is not None and entry.machine != machine:
             self._tell(self.registry.update(machine))
 
-    def _forget_dead(self, key: str) -> None:
-        """Free a name whose leader has exited, where that has not been noticed yet."""
-        held, entry = self._held.get(key), self.registry.by_name(key)
-        if held is not None and entry is not None and held.process.exited():
+    def _forget_dead(self, entry: Entry | None) -> None:
+        """Let a machine go whose leader has exited, where that has not been noticed yet."""
+        if entry is not None and self._held[entry.key].process.exited():
             self._let_go(entry, "has ended")
+
+    def _by_name(self, name: str) -> Entry | None:
+        if name == self.host.machine.name:
+            return self.host
+        check_machine_name(name)
+        return self.registry.by_name(name)
 
     async def _kill_all(self, entry: Entry, process: Process, number: int) -> None:
         unit = entry.machine.unit
@@ -366,7 +375,7 @@ class Manager:
             raise NoSuchMachine("its leader has just exited") from None
 
     def _by_process(self, wanted: ProcessId) -> Entry | None:
-        entry = self.registry.by_leader(wanted.pid)
+        entry = self.host if wanted.pid == self.host.machine.leader.pid else self.registry.by_leader(wanted.pid)
         try:
             with Process.from_identity(wanted) if wanted.boot_id else Process.open(wanted.pid) as process:
                 if wanted.pidfd_id not in (None, process.identity().pidfd_id):
@@ -380,6 +389,16 @@ def own_names() -> frozenset[str]:
     """The host's own name, with and without its domain, as keys (uname(2): asked of the kernel, not of NSS)."""
     key = name_key(os.uname().nodename)
     return frozenset({key, key.partition(".")[0]})
+
+
+@contextmanager
+def closing_on_error(process: Process) -> Iterator[Process]:
+    """Whoever goes through with it keeps the process."""
+    try:
+        yield process
+    except BaseException:
+        process.close()
+        raise
 
 
 def scope_name(machine: str) -> str:
@@ -396,14 +415,11 @@ def _check_leader(process: Process, subject: Subject) -> None:
 
 
 def _leader(wanted: ProcessId | None, subject: Subject) -> Process:
-    try:
-        if wanted is not None:
-            return _named_process(wanted)
-        if subject.pidfd is not None:
-            return Process.from_pidfd(os.dup(subject.pidfd))
-        return Process.open(subject.pid)
-    except NoSuchProcess as error:
-        raise InvalidArgument("leader", str(error)) from None
+    if wanted is not None:
+        return _named_process(wanted)
+    if subject.pidfd is not None:
+        return Process.from_pidfd(os.dup(subject.pidfd))
+    return Process.open(subject.pid)
 
 
 def _named_process(wanted: ProcessId) -> Process:

@@ -39,3 +39,15 @@ class NotSupported(MachineError):
 
 class NotAvailable(MachineError):
     """What was asked for could not be had from the machine in time, or at all."""
+
+
+class NoPrivateNetworking(MachineError):
+    """The machine has the host's own network: there are no addresses that are its."""
+
+
+class NoOSRelease(MachineError):
+    """The machine has no os-release file."""
+
+
+class NoUIDShift(MachineError):
+    """The machine's ids are not the host's moved by one number."""

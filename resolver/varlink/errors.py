@@ -11,9 +11,12 @@ from resolver.core.errors import (
     InvalidArgument,
     MachineError,
     MachineExists,
+    NoOSRelease,
+    NoPrivateNetworking,
     NoSuchMachine,
     NotAvailable,
     NotSupported,
+    NoUIDShift,
 )
 
 MACHINE = "io.systemd.Machine"
@@ -68,6 +71,9 @@ ERRORS: dict[type[MachineError], Callable[[Any], VarlinkError]] = {
     InvalidArgument: lambda error: invalid_parameter(error.field),
     AccessDenied: lambda _: permission_denied(),
     AuthenticationRequired: lambda _: VarlinkError(f"{SYSTEM}.InteractiveAuthenticationRequired"),
+    NoOSRelease: lambda _: VarlinkError(f"{MACHINE}.NoOSReleaseInformation"),
+    NoPrivateNetworking: lambda _: VarlinkError(f"{MACHINE}.NoPrivateNetworking"),
+    NoUIDShift: lambda _: VarlinkError(f"{MACHINE}.NoUIDShift"),
     NotSupported: lambda _: VarlinkError(f"{MACHINE}.NotSupported"),
     NotAvailable: lambda _: VarlinkError(f"{MACHINE}.NotAvailable"),
 }

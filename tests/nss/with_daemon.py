@@ -75,6 +75,7 @@ def wrong_replies(shim: Shim) -> None:
         lambda q: header(q) + host_packet(b""),
     ]
     user_replies: list[Talk] = [
+        lambda q: header(q, result=lib.ANSWER_UNKNOWN) + b"x",
         lambda q: header(q) + id_packet()[:-1],
         lambda q: header(q) + id_packet() + b"x",
         lambda q: header(q) + id_packet(name=b"vu-web-1001"),
