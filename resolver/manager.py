@@ -10,14 +10,13 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from resolver import leaders
 from resolver.authority import Authority, Subject
 from resolver.core.addresses import choose_addresses
 from resolver.core.errors import (
-    AccessDenied,
     InvalidArgument,
     MachineExists,
     NoSuchMachine,
@@ -102,8 +101,8 @@ class Manager:
         self._forget_dead(self.registry.by_name(key))
         self._registering.add(key)
         try:
-            with closing_on_error(_leader(request.leader, subject)) as process:
-                _check_leader(process, subject)
+            with leaders.closing_on_error(leaders.find(request.leader, subject)) as process:
+                leaders.check(process, subject)
                 # Its number may have been the leader's of a machine that has just ended.
                 self._forget_dead(self.registry.by_leader(process.pid))
                 if scope is not None:
@@ -130,8 +129,8 @@ class Manager:
                 return
             except NotSupported:
                 pass  # no systemd: by hand
-        if _rules_pid_namespace(process):
-            _send(process, signal.SIGKILL)  # and the kernel kills all others there (pid_namespaces(7))
+        if leaders.rules_pid_namespace(process):
+            leaders.send_signal(process, signal.SIGKILL)  # and the kernel kills all others there (pid_namespaces(7))
         else:
             await self._kill_all(entry, process, signal.SIGKILL)
 
@@ -145,7 +144,7 @@ class Manager:
         entry = await self._to_be_changed(name, leader, "kill", subject)
         process = self._held_of(entry).process
         if whom == "leader":
-            _send(process, number)
+            leaders.send_signal(process, number)
         else:
             await self._kill_all(entry, process, number)
 
@@ -391,46 +390,10 @@ def own_names() -> frozenset[str]:
     return frozenset({key, key.partition(".")[0]})
 
 
-@contextmanager
-def closing_on_error(process: Process) -> Iterator[Process]:
-    """Whoever goes through with it keeps the process."""
-    try:
-        yield process
-    except BaseException:
-        process.close()
-        raise
-
-
 def scope_name(machine: str) -> str:
     """The scope of a machine that is created: machine-NAME.scope, escaped as systemd.unit(5) says."""
     escaped = "".join(c if c.isascii() and (c.isalnum() or c in ":_.") else f"\\x{ord(c):02x}" for c in machine)
     return f"machine-{escaped}.scope"
-
-
-def _check_leader(process: Process, subject: Subject) -> None:
-    if process.pid in (1, os.getpid()):
-        raise InvalidArgument("leader", f"process {process.pid} can be no machine's leader")
-    if not subject.privileged and not process.owned_by(subject.uid):
-        raise AccessDenied(f"process {process.pid} is not yours")
-
-
-def _leader(wanted: ProcessId | None, subject: Subject) -> Process:
-    if wanted is not None:
-        return _named_process(wanted)
-    if subject.pidfd is not None:
-        return Process.from_pidfd(os.dup(subject.pidfd))
-    return Process.open(subject.pid)
-
-
-def _named_process(wanted: ProcessId) -> Process:
-    """The process that a caller names, by pid alone or with what makes sure of it."""
-    process = Process.open(wanted.pid)
-    now = process.identity()
-    for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.boot_id, now.boot_id)):
-        if said is not None and true is not None and said != true:
-            process.close()
-            raise NoSuchProcess(wanted.pid, "its number is another process's now")
-    return process
 
 
 def _with_maps(machine: Machine, process: Process) -> Machine:
@@ -442,19 +405,3 @@ def _map_pending(process: Process) -> bool:
         return process.map_pending()
     except NoSuchProcess:
         return False
-
-
-def _rules_pid_namespace(process: Process) -> bool:
-    """Whether the leader is pid 1 of a pid namespace of its own."""
-    try:
-        numbers = next(line for line in process.read("status").splitlines() if line.startswith("NSpid:")).split()[1:]
-    except NoSuchProcess:
-        raise NoSuchMachine("its leader has just exited") from None
-    return len(numbers) > 1 and numbers[-1] == "1"
-
-
-def _send(process: Process, number: int) -> None:
-    try:
-        process.send_signal(number)
-    except NoSuchProcess:
-        raise NoSuchMachine("its leader has just exited") from None

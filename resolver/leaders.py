@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Which process a machine's leader is to be, and what is done to it. NoSuchProcess where it has exited."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from resolver.authority import Subject
+from resolver.core.errors import AccessDenied, InvalidArgument, NoSuchMachine
+from resolver.core.machine import ProcessId
+from resolver.host.process import NoSuchProcess, Process
+
+
+def find(wanted: ProcessId | None, subject: Subject) -> Process:
+    """The process that a request names, by pid alone or with what makes sure of it; the caller where it names none."""
+    if wanted is not None:
+        return _named(wanted)
+    if subject.pidfd is not None:
+        return Process.from_pidfd(os.dup(subject.pidfd))
+    return Process.open(subject.pid)
+
+
+def _named(wanted: ProcessId) -> Process:
+    with closing_on_error(Process.open(wanted.pid)) as process:
+        now = process.identity()
+        for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.boot_id, now.boot_id)):
+            if said is not None and true is not None and said != true:
+                raise NoSuchProcess(wanted.pid, "its number is another process's now")
+        return process
+
+
+def check(process: Process, subject: Subject) -> None:
+    """InvalidArgument for what can be no machine's leader, AccessDenied for what is not the subject's own."""
+    if process.pid in (1, os.getpid()):
+        raise InvalidArgument("leader", f"process {process.pid} can be no machine's leader")
+    if not subject.privileged and not process.owned_by(subject.uid):
+        raise AccessDenied(f"process {process.pid} is not yours")
+
+
+@contextmanager
+def closing_on_error(process: Process) -> Iterator[Process]:
+    """Whoever goes through with it keeps the process."""
+    try:
+        yield process
+    except BaseException:
+        process.close()
+        raise
+
+
+def rules_pid_namespace(process: Process) -> bool:
+    """Whether a leader is pid 1 of a pid namespace of its own. NoSuchMachine where it has just exited."""
+    try:
+        numbers = next(line for line in process.read("status").splitlines() if line.startswith("NSpid:")).split()[1:]
+    except NoSuchProcess:
+        raise NoSuchMachine("its leader has just exited") from None
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def send_signal(process: Process, number: int) -> None:
+    """Signal a leader. NoSuchMachine where it has just exited."""
+    try:
+        process.send_signal(number)
+    except NoSuchProcess:
+        raise NoSuchMachine("its leader has just exited") from None
