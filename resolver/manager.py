@@ -216,7 +216,7 @@ class Manager:
             id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
             unit=process.unit(), owner=subject.uid, realtime=time.time_ns() // 1000,
             monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
-            ssh_private_key_path=request.ssh_private_key_path)
+            ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address)
         held = Held(process, await self._watch(machine, process))
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:

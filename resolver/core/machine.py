@@ -71,7 +71,8 @@ class Machine:
 
     `id` is the machine id, 16 bytes. `network_interfaces` are the host-side interface indices that were registered
     (NETIF). `owner` is the uid of who registered it. Timestamps are of the registration, in microseconds of
-    CLOCK_REALTIME and CLOCK_MONOTONIC. Maps are empty where the machine shares the host's user namespace.
+    CLOCK_REALTIME and CLOCK_MONOTONIC. `control_address` is where the manager of a VM takes requests about it (systemd
+    261 has it). Maps are empty where the machine shares the host's user namespace.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Machine:
     vsock_cid: int | None = None
     ssh_address: str = ""
     ssh_private_key_path: str = ""
+    control_address: str = ""
     uid_map: IdMap = field(default_factory=IdMap)
     gid_map: IdMap = field(default_factory=IdMap)
     addresses: tuple[Address, ...] = ()

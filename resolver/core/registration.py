@@ -34,6 +34,7 @@ class Registration:
     vsock_cid: int | None = None
     ssh_address: str = ""
     ssh_private_key_path: str = ""
+    control_address: str = ""
 
     def check(self) -> None:
         """InvalidArgument where a value can never be right. The name is checked with the host's own, elsewhere."""
@@ -47,8 +48,9 @@ class Registration:
             raise InvalidArgument("id", "is no 128 bit id")
         _check_path("rootDirectory", self.root_directory)
         _check_path("sshPrivateKeyPath", self.ssh_private_key_path)
-        if not self.ssh_address.isprintable() or len(self.ssh_address) > SERVICE_MAX:
-            raise InvalidArgument("sshAddress", f"is more than {SERVICE_MAX} characters, or not printable")
+        for field, address in (("sshAddress", self.ssh_address), ("controlAddress", self.control_address)):
+            if not address.isprintable() or len(address) > SERVICE_MAX:
+                raise InvalidArgument(field, f"is more than {SERVICE_MAX} characters, or not printable")
         if len(self.network_interfaces) > INTERFACES_MAX:
             raise InvalidArgument("ifIndices", f"are more than {INTERFACES_MAX}")
         if not all(0 < index < 2**31 for index in self.network_interfaces):

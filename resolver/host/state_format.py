@@ -109,6 +109,7 @@ def private_text(machine: Machine) -> bytes:
         "vsockCid": machine.vsock_cid,
         "sshAddress": machine.ssh_address,
         "sshPrivateKeyPath": machine.ssh_private_key_path,
+        "controlAddress": machine.control_address,
     }, indent=1).encode() + b"\n"  # ASCII alone: a surrogate from a client's JSON survives
 
 
@@ -134,6 +135,7 @@ def machine_from_private(data: bytes) -> Machine:
         vsock_cid=_get(fields, "vsockCid", int),
         ssh_address=_get(fields, "sshAddress", str) or "",
         ssh_private_key_path=_get(fields, "sshPrivateKeyPath", str) or "",
+        control_address=_get(fields, "controlAddress", str) or "",
     )
 
 
