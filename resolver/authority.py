@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from resolver.core.errors import AccessDenied
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -37,11 +35,3 @@ class Authority(Protocol):
         `action` is the last part of one of org.freedesktop.machine1's polkit actions (`manage-machines`); `details` are
         what a rule may decide by: name, class, verb.
         """
-
-
-class RootOnly:
-    """Where no polkit runs: root changes, nobody else."""
-
-    async def check(self, subject: Subject, action: str, details: Mapping[str, str]) -> None:
-        if not subject.privileged:
-            raise AccessDenied(f"only root may do this here ({action} of {details.get('name')})")

@@ -13,12 +13,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from resolver import __version__, log
-from resolver.authority import RootOnly
-from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.registry import Registry
+from resolver.dbus.connection import Connection
+from resolver.dbus.manager import MachineSignals
+from resolver.dbus.polkit import Polkit
+from resolver.dbus.server import NAME
+from resolver.dbus.server import Server as BusServer
+from resolver.dbus.systemd import Systemd
+from resolver.guest.metadata import GuestFiles
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.state_files import StateFiles
+from resolver.host.this_host import host_machine
 from resolver.manager import Manager
 from resolver.notify import notify
 from resolver.nss_server import NssServer
@@ -26,14 +32,14 @@ from resolver.publisher import Publisher
 from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
 from resolver.table.writer import TableWriter
-from resolver.units import NoUnits
 from resolver.userdb_keeper import UserdbKeeper
-from resolver.varlink.machine import MachineInterface, machine_interface
+from resolver.varlink.machine import machine_services
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
 
 RUN_DIRECTORY = "/run/mymachines"
 MACHINE_SOCKET = "/run/systemd/machine/io.systemd.Machine"
+IMAGE_SOCKET = "/run/systemd/machine/io.systemd.MachineImage"
 
 EXIT_ALREADY_RUNNING = 3
 """Another mymachinesd serves this host."""
@@ -49,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Runs in the foreground, logs to standard error, stops in good order on SIGTERM.")
     parser.add_argument("--no-userdb", action="store_true",
                         help="do not run the userdb process: mymachines-userdb.service does")
+    parser.add_argument("--no-dbus", action="store_true", help="do not look for a system bus")
     parser.add_argument("--log-level", default="info", choices=["error", "warning", "info", "debug"],
                         help="how much to log (default: info)")
     parser.add_argument("--version", action="version", version=f"mymachinesd {__version__}")
@@ -84,14 +91,16 @@ async def _serve(options: argparse.Namespace) -> None:
     registry = Registry()
     publisher = Publisher(TableWriter(TABLE_PATH, registry))
     links = HostLinks()
-    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, RootOnly(), NoUnits(),
-                      Machine(".host", MachineClass.HOST, ProcessId(1)), [publisher.publish])
+    guest = GuestFiles()
+    bus = Connection(NAME)
+    # Polkit and systemd are asked over the bus; without it, root alone changes machines, and units are not supported.
+    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, Polkit(bus), Systemd(bus), host_machine(), guest,
+                      [publisher.publish, MachineSignals(bus).on_changes])
+    bus_server = BusServer(bus, manager, guest.os_release_of)
     nss = NssServer(lambda packet: answer_packet(registry, packet))
-    machine = machine_interface()
-    service = Service("mymachines", "mymachinesd", __version__, "", [machine],
-                      {machine.name: MachineInterface(manager)})
-    varlink = None
+    service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager))
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
+    varlink: list[Server] = []
 
     await manager.restore()
     # The table first: from here on look-ups have what the restored machines say. Then those who change it.
@@ -100,21 +109,26 @@ async def _serve(options: argparse.Namespace) -> None:
         nss.start()
         if userdb is not None:
             await userdb.start()
-        varlink = Server.at_path(loop, service, MACHINE_SOCKET)
+        varlink.extend(Server.at_path(loop, service, path) for path in (MACHINE_SOCKET, IMAGE_SOCKET))
+        if not options.no_dbus:
+            await bus.start()
         _log.info("Ready with %d machines", len(registry))
         notify("READY=1")
         with watchdog():
             await stop.wait()
         notify("STOPPING=1")
     finally:
-        if varlink is not None:
-            varlink.close()
+        for server in varlink:
+            server.close()
+        await bus_server.close()
+        await bus.close()
         if userdb is not None:
             await userdb.stop()
         nss.close()
         # Where the service manager made the run directory, it knows whether this is a stop or a restart, and removes
         # the table with the directory (RuntimeDirectoryPreserve=restart, systemd.exec(5)).
         publisher.close(unlink="RUNTIME_DIRECTORY" not in os.environ)
+        guest.close()
         manager.close()
         links.close()
 

@@ -27,6 +27,7 @@ from resolver.core.machine import Machine, ProcessId
 from resolver.core.names import check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import Change, Entry, Registry
+from resolver.guest.metadata import GuestFiles
 from resolver.host.addresses import AddressWatcher
 from resolver.host.kill import is_shared_unit, kill_all
 from resolver.host.links import HostLinks
@@ -64,10 +65,13 @@ class Manager:
     """The machines of this host."""
 
     def __init__(self, registry: Registry, states: StateFiles, opener: NetlinkOpener, links: HostLinks,
-                 authority: Authority, units: Units, host: Machine, listeners: Iterable[Listener]) -> None:
+                 authority: Authority, units: Units, host: Machine, guest: GuestFiles,
+                 listeners: Iterable[Listener]) -> None:
         self.registry = registry
         self.host = Entry(host)
         """The machine .host: this host itself. It can be looked at and not be changed."""
+        self.guest = guest
+        """Reads what only a guest's files tell."""
         self._states = states
         self._opener = opener
         self._links = links
@@ -106,8 +110,9 @@ class Manager:
                 # Its number may have been the leader's of a machine that has just ended.
                 self._forget_dead(self.registry.by_leader(process.pid))
                 if scope is not None:
-                    await self._units.start_scope(scope_name(request.name), process.pid,
-                                                  f"{request.machine_class.label} {request.name}", scope)
+                    await self._units.start_scope(
+                        scope_name(request.name), process.pid, f"{request.machine_class.label} {request.name}", scope,
+                        process.fileno())
                 return await self._take_in(request, subject, process)
         except NoSuchProcess as error:
             raise InvalidArgument("leader", str(error)) from None

@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON, for programs")
         return sub
 
-    with_json(add("list", machines.do_list, "list the machines that are registered"))
+    with_json(add("list", machines.do_list, "list the machines that are registered")).add_argument(
+        "--all", "-a", action="store_true", help="with .host, the host itself")
     with_json(add("show", machines.do_show, "show all that is known of machines")).add_argument(
         "names", metavar="NAME", nargs="+")
     _add_register(add("register", machines.do_register, "register a running container or VM"))

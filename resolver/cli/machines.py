@@ -39,12 +39,8 @@ def address_text(address: ChosenAddress) -> str:
 
 
 def do_list(options: argparse.Namespace) -> None:
-    try:
-        machines = sorted(_call_more("List", {"acquireMetadata": "graceful"}), key=lambda m: name_key(m["name"]))
-    except VarlinkError as error:
-        if error.name != f"{INTERFACE}.NoSuchMachine":
-            raise
-        machines = []  # Varlink has no empty stream of replies
+    machines = sorted((machine for machine in _call_more("List", {})
+                       if options.all or not machine["name"].startswith(".")), key=lambda m: name_key(m["name"]))
     if options.json:
         print_json(machines)
         return

@@ -1,20 +1,39 @@
 # SPDX-License-Identifier: MIT
 """io.systemd.Machine: requests as dicts in, the manager's answers as dicts out."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from resolver.authority import Subject
-from resolver.core.errors import InvalidArgument, NoSuchMachine, NotSupported
+from resolver.core.errors import (
+    InvalidArgument,
+    NoOSRelease,
+    NoPrivateNetworking,
+    NoSuchMachine,
+    NotAvailable,
+    NotSupported,
+    NoUIDShift,
+)
+from resolver.core.idmap import HOST_ID_FIRST, ID_LAST, IdMap
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.registration import Registration
+from resolver.core.users import IdAnswer
+from resolver.guest.metadata import GuestFiles, addresses_of, uid_shift_of
 from resolver.manager import Manager
 from resolver.varlink.call import Call
-from resolver.varlink.errors import expected_more
+from resolver.varlink.errors import VarlinkError, expected_more
 from resolver.varlink.interface import Interface, load_interface
+from resolver.varlink.machine_image import MachineImageInterface, machine_image_interface
 
 NAME = "io.systemd.Machine"
+
+ASKED_AT_ONCE = 32
+"""Machines of one List whose metadata is acquired at the same time: who hangs delays himself, and these few at most."""
+
+_MISSING = (NoPrivateNetworking, NoOSRelease, NoUIDShift, NotAvailable, NotSupported)
+"""What `graceful` leaves out."""
 
 _ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -28,9 +47,7 @@ class MachineInterface:
     async def do_register(self, call: Call) -> dict[str, Any]:
         """Answered when every reader can see the machine."""
         fields = call.parameters
-        if fields.get("allocateUnit"):
-            raise NotSupported("units are allocated by systemd, which is not asked here")
-        await self._manager.register(Registration(
+        request = Registration(
             name=fields["name"],
             machine_class=_class(fields["class"]),
             leader=_leader(fields),
@@ -41,7 +58,12 @@ class MachineInterface:
             vsock_cid=fields.get("vSockCid"),
             ssh_address=fields.get("sshAddress") or "",
             ssh_private_key_path=fields.get("sshPrivateKeyPath") or "",
-        ), _subject(call))
+            control_address=fields.get("controlAddress") or "",
+        )
+        if fields.get("allocateUnit"):
+            await self._manager.create(request, (), _subject(call))
+        else:
+            await self._manager.register(request, _subject(call))
         return {}
 
     async def do_unregister(self, call: Call) -> dict[str, Any]:
@@ -59,27 +81,98 @@ class MachineInterface:
 
     async def do_list(self, call: Call) -> AsyncIterator[dict[str, Any]]:
         """One machine by name or pid; with neither, every machine, for which the caller must say more."""
-        metadata = call.parameters.get("acquireMetadata") or "no"
         name, process = _which(call)
         if name is not None or process is not None:
-            machines = [self._manager.find(name, process).machine]
+            yield await self._fields(self._manager.find(name, process).machine, call)
         elif call.more:
-            machines = [entry.machine for entry in self._manager.registry]
+            # A copy: machines come and go while replies are sent. With .host there is always one.
+            machines = [entry.machine for entry in (self._manager.host, *self._manager.registry)]
+            async for fields in self._all_fields(machines, call):
+                yield fields
         else:
             raise expected_more()
-        if metadata == "yes":
-            # All that is asked for, or an error: and what the guest's os-release says is not read here yet.
-            raise NotSupported("metadata is given with 'graceful' alone")
-        if not machines:
-            raise NoSuchMachine("no machine is registered")  # Varlink has no empty stream of replies
-        uid = call.caller.uid
-        for machine in machines:
-            yield machine_fields(machine, key_path=uid in (0, machine.owner), metadata=metadata == "graceful")
+
+    async def do_map_from(self, call: Call) -> dict[str, Any]:
+        """Ids of the host for ids inside a container."""
+        uid, gid = _ids(call)
+        machine = self._manager.find(*_which(call)).machine
+        if machine.machine_class is not MachineClass.CONTAINER:
+            raise NotSupported("ids are mapped for containers alone")
+        return _present({"uid": _from(machine.uid_map, uid, "NoSuchUser"),
+                         "gid": _from(machine.gid_map, gid, "NoSuchGroup")})
+
+    async def do_map_to(self, call: Call) -> dict[str, Any]:
+        """The container that has these ids of the host, and which they are inside."""
+        uid, gid = _ids(call)
+        registry = self._manager.registry
+        user = _to(registry.user_by_id, uid, "UserInHostRange", "NoSuchUser")
+        group = _to(registry.group_by_id, gid, "GroupInHostRange", "NoSuchGroup")
+        if user is not None and group is not None and user.machine != group.machine:
+            raise NoSuchMachine(f"uid {uid} is of {user.machine}, gid {gid} of {group.machine}")
+        found = user or group
+        return _present({"uid": user and user.inside_id, "gid": group and group.inside_id,
+                         "machineName": found and found.machine})
+
+    async def do_open(self, call: Call) -> dict[str, Any]:
+        self._manager.find(*_which(call))
+        raise NotSupported("terminals are not opened in machines yet")
+
+    async def _all_fields(self, machines: Sequence[Machine], call: Call) -> AsyncIterator[dict[str, Any]]:
+        """Where metadata is acquired: of ASKED_AT_ONCE at a time, first told who answers first."""
+        if _wanted_metadata(call) == "no":
+            for machine in machines:
+                yield await self._fields(machine, call)
+            return
+        waiting = iter(machines)
+        running: dict[asyncio.Task[dict[str, Any]], None] = {}  # in their order
+        try:
+            while True:
+                while len(running) < ASKED_AT_ONCE and (machine := next(waiting, None)) is not None:
+                    running[asyncio.create_task(self._fields(machine, call))] = None
+                if not running:
+                    return
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in running if task.done()]:
+                    del running[task]
+                    try:
+                        fields = task.result()
+                    except NoSuchMachine:
+                        continue  # it has ended meanwhile
+                    yield fields
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _fields(self, machine: Machine, call: Call) -> dict[str, Any]:
+        """The machine as List gives it to this caller."""
+        metadata = _wanted_metadata(call)
+        fields = machine_fields(machine, key_path=call.caller.uid in (0, machine.owner))
+        if metadata == "no":
+            return fields
+        if machine.machine_class is MachineClass.VM and metadata == "yes":
+            raise NotAvailable("a virtual machine does not tell")
+        for name, acquire in _METADATA.items():
+            try:
+                value = await acquire(self._manager.guest, machine)
+            except _MISSING:
+                if metadata == "yes":
+                    raise
+            else:
+                if value is not None:
+                    fields[name] = value
+        return fields
+
+
+def machine_services(manager: Manager) -> tuple[list[Interface], dict[str, object]]:
+    """What both sockets in /run/systemd/machine serve: interfaces, and their handlers by name."""
+    machine, image = machine_interface(), machine_image_interface()
+    return [machine, image], {machine.name: MachineInterface(manager), image.name: MachineImageInterface()}
 
 
 def machine_interface() -> Interface:
     """The interface. A process may be given by its number alone, as libsystemd's services take it too."""
-    takes_process = ("Unregister", "Terminate", "Kill", "List")
+    takes_process = ("Unregister", "Terminate", "Kill", "List", "MapFrom", "Open")
     return load_interface(NAME, normalize={
         **{method: _number_to_process("pid") for method in takes_process},
         "Register": _number_to_process("leaderProcessId")})
@@ -95,10 +188,10 @@ def _number_to_process(field: str) -> Callable[[dict[str, Any]], dict[str, Any]]
     return normalize
 
 
-def machine_fields(machine: Machine, key_path: bool, metadata: bool) -> dict[str, Any]:
-    """A machine as List gives it. `key_path`: with the path of the ssh key, for root and the owner alone."""
+def machine_fields(machine: Machine, key_path: bool) -> dict[str, Any]:
+    """What is known of a machine. `key_path`: with the path of the ssh key, for root and the owner alone."""
     leader = machine.leader
-    fields: dict[str, Any] = {
+    return _present({
         "name": machine.name,
         "class": machine.machine_class.value,
         "id": machine.id.hex() if machine.id else None,
@@ -110,12 +203,26 @@ def machine_fields(machine: Machine, key_path: bool, metadata: bool) -> dict[str
         "vSockCid": machine.vsock_cid,
         "sshAddress": machine.ssh_address or None,
         "sshPrivateKeyPath": machine.ssh_private_key_path or None if key_path else None,
-    }
-    if metadata:
-        fields["addresses"] = [
-            {"ifindex": a.ifindex, "family": a.family, "address": list(a.packed)} for a in machine.addresses] or None
-        fields["UIDShift"] = machine.uid_map.shift()
-    return _present(fields)
+        "controlAddress": machine.control_address or None,
+    })
+
+
+async def _addresses(_guest: GuestFiles, machine: Machine) -> list[dict[str, Any]] | None:
+    return [{"ifindex": address.ifindex, "family": address.family, "address": list(address.packed)}
+            for address in addresses_of(machine)] or None
+
+
+async def _os_release(guest: GuestFiles, machine: Machine) -> list[str] | None:
+    return [f"{key}={value}" for key, value in (await guest.os_release_of(machine)).items()] or None
+
+
+async def _uid_shift(_guest: GuestFiles, machine: Machine) -> int:
+    return uid_shift_of(machine)
+
+
+_METADATA: Mapping[str, Callable[[GuestFiles, Machine], Any]] = {
+    "addresses": _addresses, "OSRelease": _os_release, "UIDShift": _uid_shift}
+"""In systemd-machined's order, for the first that cannot be had is the error."""
 
 
 def _present(fields: dict[str, Any]) -> dict[str, Any]:
@@ -161,5 +268,39 @@ def _subject(call: Call) -> Subject:
                    interactive=bool(call.parameters.get("allowInteractiveAuthentication")))
 
 
+def _wanted_metadata(call: Call) -> str:
+    return call.parameters.get("acquireMetadata") or "no"
+
+
 def _which(call: Call) -> tuple[str | None, ProcessId | None]:
     return call.parameters.get("name"), _process(call.parameters.get("pid"))
+
+
+def _ids(call: Call) -> tuple[int | None, int | None]:
+    uid, gid = call.parameters.get("uid"), call.parameters.get("gid")
+    for field, number in (("uid", uid), ("gid", gid)):
+        if number is not None and not 0 <= number <= ID_LAST:
+            raise InvalidArgument(field, f"{number} is no id")
+    if uid is None and gid is None:
+        raise InvalidArgument("uid", "uid or gid must be given")
+    return uid, gid
+
+
+def _from(ids: IdMap, inside: int | None, missing: str) -> int | None:
+    if inside is None:
+        return None
+    host = ids.to_host(inside)
+    if host is None:
+        raise VarlinkError(f"{NAME}.{missing}")
+    return host
+
+
+def _to(look_up: Callable[[int], IdAnswer | None], host: int | None, of_host: str, missing: str) -> IdAnswer | None:
+    if host is None:
+        return None
+    if host < HOST_ID_FIRST:
+        raise VarlinkError(f"{NAME}.{of_host}")
+    answer = look_up(host)
+    if answer is None:
+        raise VarlinkError(f"{NAME}.{missing}")
+    return answer

@@ -53,8 +53,8 @@ def test_register_with_all_fields_and_list_them(world: World, call: Callable[...
     assert call("List", pid=web.leader) == call("List", name="web")
     [more] = call("List", name="web", acquireMetadata="graceful")
     assert more["UIDShift"] == web.host_uid(0)
-    assert sorted(bytes(a["address"]) for a in more["addresses"] if a["family"] == socket.AF_INET) == sorted(
-        [socket.inet_aton("127.0.0.1"), socket.inet_aton(web.ipv4)])
+    assert [bytes(a["address"]) for a in more["addresses"] if a["family"] == socket.AF_INET] == [
+        socket.inet_aton(web.ipv4)]
     # All of it over a crash of the daemon too.
     before = call("List", name="web")
     world.daemon.kill9()
@@ -65,7 +65,7 @@ def test_register_with_all_fields_and_list_them(world: World, call: Callable[...
 def test_list_without_a_name_needs_more(world: World, call: Callable[..., Any]) -> None:
     world.machine("web"), world.machine("db")
     assert call("List") == "org.varlink.service.ExpectedMore"
-    assert [m["name"] for m in call("List", more=True)] == ["web", "db"]
+    assert sorted(m["name"] for m in call("List", more=True)) == [".host", "db", "web"]
     for wrong in ({"name": ""}, {"name": "ah@??.hmm"}):
         assert call("List", **wrong) == "org.varlink.service.InvalidParameter"
     assert call("List", name="absent") == "io.systemd.Machine.NoSuchMachine"
@@ -209,7 +209,7 @@ def test_varlinkctl_is_content(world: World) -> None:
         assert f"interface {interface}" in varlinkctl("introspect", path, interface)
     listed = varlinkctl("--more", "--json=short", "call", MACHINE_SOCKET, "io.systemd.Machine.List", "{}")
     replies = [json.loads(reply) for reply in listed.split("\x1e") if reply.strip()]  # RFC 7464
-    assert [machine["name"] for machine in replies] == ["web", "db"]
+    assert sorted(machine["name"] for machine in replies) == [".host", "db", "web"]
     one = varlinkctl("--json=short", "call", MACHINE_SOCKET, "io.systemd.Machine.List", '{"name":"web"}')
     assert json.loads(one)["leader"]["pid"] == web.leader
     refused = world.host.run(["varlinkctl", "call", MACHINE_SOCKET, "io.systemd.Machine.List", '{"name":"absent"}'])
