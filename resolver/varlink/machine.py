@@ -127,8 +127,8 @@ class MachineInterface:
         running: dict[asyncio.Task[dict[str, Any]], None] = {}  # in their order
         try:
             while True:
-                while len(running) < ASKED_AT_ONCE and (machine := next(waiting, None)) is not None:
-                    running[asyncio.create_task(self._fields(machine, call))] = None
+                while len(running) < ASKED_AT_ONCE and (following := next(waiting, None)) is not None:
+                    running[asyncio.create_task(self._fields(following, call))] = None
                 if not running:
                     return
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

@@ -20,8 +20,9 @@ from resolver.guest import read, readers
 from resolver.guest.metadata import GuestFiles, host_os_release
 from resolver.guest.os_release import parse_os_release
 from resolver.host.process import Process
-from tests.lab import Container, TestHost, Unavailable, wait_for
-from tests.lab.processes import children, describe, is_alive
+from tests.guest.processes import reading
+from tests.lab import PROJECT, Container, TestHost, Unavailable, wait_for
+from tests.lab.processes import describe
 
 T = TypeVar("T")
 MakeGuest = Callable[..., Container]
@@ -69,18 +70,6 @@ def with_files(use: Callable[[GuestFiles], Awaitable[T]]) -> T:
         return asyncio.run(main())
     finally:
         assert reading() == []
-
-
-def reading() -> list[int]:
-    """The processes that read for us."""
-    return [pid for pid in children() if is_alive(pid) and read.__file__ in describe_all(pid)]
-
-
-def describe_all(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 async def ask(files: GuestFiles, container: Container) -> dict[str, str]:
@@ -175,6 +164,19 @@ def test_a_leader_that_has_gone(guest: MakeGuest) -> None:
     with_files(use)
 
 
+def test_an_answer_about_a_leader_that_has_gone_is_nobodys(guest: MakeGuest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may have been another one's when the file was read."""
+    web = guest(":")
+
+    async def read_late(*_: object) -> bytes:
+        web.kill()
+        return b"=ID=another"
+
+    monkeypatch.setattr(readers.Readers, "read", read_late)
+    with pytest.raises(NoSuchMachine):
+        os_release(web)
+
+
 def test_processes_are_used_again_and_end_idle(guest: MakeGuest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "IDLE_SECONDS", 0.2)
     guests = [guest(f"echo ID=guest{n} >/etc/os-release") for n in range(3)]
@@ -218,8 +220,9 @@ def test_a_reader_that_does_not_answer_is_killed(guest: MakeGuest) -> None:
         for answer in await asyncio.gather(*hanging, return_exceptions=True):
             assert isinstance(answer, NotAvailable)
         assert readers.DEADLINE_SECONDS - 0.1 < time.monotonic() - began < readers.DEADLINE_SECONDS + 0.5
-        assert await ask(files, slow) == {"ID": "guest"}
+        await asyncio.wait_for(asyncio.gather(*files._readers._tasks), 5)  # the killed one has gone
         assert reader not in reading()
+        assert await ask(files, slow) == {"ID": "guest"}
 
     with_files(use)
 
@@ -242,6 +245,7 @@ def test_many_that_hang_delay_nobody(guest: MakeGuest, monkeypatch: pytest.Monke
         answers = await asyncio.gather(*asked, return_exceptions=True)
         assert all(isinstance(answer, MachineError) for answer in answers)
         assert sum("no more are asked" in str(answer) for answer in answers) == 2
+        await asyncio.wait_for(asyncio.gather(*files._readers._tasks), 5)
         assert await ask(files, good) == {"ID": "guest"}
 
     try:
@@ -313,14 +317,16 @@ def test_a_file_system_that_hangs(guest: MakeGuest, monkeypatch: pytest.MonkeyPa
     with_files(use)
 
 
-def test_readers_end_with_the_daemon(guest: MakeGuest) -> None:
-    """However it ends."""
+@pytest.mark.parametrize("busy", [False, True])
+def test_readers_end_with_the_daemon(guest: MakeGuest, busy: bool) -> None:
+    """However it ends, and whatever they are doing: a stopped one does not see the end of its input."""
     web = guest("echo ID=guest >/etc/os-release")
     code = ("import asyncio, os, signal\nfrom resolver.guest.metadata import GuestFiles\n"
-            "from resolver.host.process import Process\n"
+            "from resolver.host.process import Process\nfrom tests.guest.processes import reading\n"
             f"async def main():\n with Process.open({web.leader}) as p:\n  print(await GuestFiles().os_release(p))\n"
+            f"  if {busy}: os.kill(reading()[0], signal.SIGSTOP)\n"
+            "  print(len(reading()), flush=True)\n"
             "  os.kill(os.getpid(), signal.SIGKILL)\nasyncio.run(main())")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20,
-                          cwd=Path(__file__).parents[2])
-    assert done.stdout == "{'ID': 'guest'}\n", done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, cwd=PROJECT)
+    assert done.stdout == "{'ID': 'guest'}\n1\n", done.stderr
     wait_for(lambda: not reading(), 5, "the reader's end")

@@ -93,7 +93,7 @@ class Container:
                 answer(self._starter)
             elif key == "leader":
                 self.leader = int(value)
-        self.host.track(self.leader)
+        self.host.track(self.leader, "mnt")     # and not "net": its link is to go when it does
         if self._scope is not None:
             self._scope.add(self.leader)
         if self.host_interface:

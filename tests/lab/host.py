@@ -80,7 +80,7 @@ class TestHost:
         self._containers: list[Container] = []
         self._numbers = itertools.count(1)
         self._holder: subprocess.Popen[bytes] | None = None
-        self._namespaces: set[str] = set()
+        self._namespaces: dict[str, int] = {}   # and a descriptor of each: the kernel gives their numbers anew
         self.user_namespace = os.geteuid() != 0
         self.spare_ids = (0, 0) if self.user_namespace else (FIRST_CONTAINER_ID, 1 << 29)   # first, count
 
@@ -104,7 +104,7 @@ class TestHost:
                     answer(self._holder)
                 elif key == "cache":
                     _linker_caches[self._shim_folders] = value
-            self.track(self.pid)
+            self.track(self.pid, "mnt", "net")
         except BaseException:
             end(self._holder)
             raise
@@ -138,6 +138,9 @@ class TestHost:
             strays = members(self._namespaces)
             troubles.append("left behind on the test host: " + ", ".join(map(describe, strays)))
             kill_all(strays)
+        for descriptor in self._namespaces.values():
+            os.close(descriptor)
+        self._namespaces.clear()
         if complain and any(troubles):
             raise AssertionError("; ".join(filter(None, troubles)))
 
@@ -147,13 +150,12 @@ class TestHost:
         assert self._holder is not None, "not entered, or closed"
         return self._holder.pid
 
-    def track(self, pid: int) -> None:
-        """Nothing may survive this host in the namespaces of `pid` either."""
-        self._namespaces |= {namespace(pid, "mnt"), namespace(pid, "net")} - self._machine_namespaces()
-
-    @staticmethod
-    def _machine_namespaces() -> set[str]:
-        return {namespace("self", "mnt"), namespace("self", "net")}
+    def track(self, pid: int, *kinds: str) -> None:
+        """Nothing may survive this host in these namespaces of `pid` either. They stay as long as the host."""
+        for kind in kinds:
+            name = namespace(pid, kind)
+            if name not in self._namespaces and name != namespace("self", kind):
+                self._namespaces[name] = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
     def _write_own_maps(self, pid: int) -> None:
         """Of an unprivileged user's host: oneself as root, and what /etc/subuid grants as the containers' ids."""
