@@ -23,7 +23,8 @@ def find(wanted: ProcessId | None, subject: Subject) -> Process:
 def _named(wanted: ProcessId) -> Process:
     with closing_on_error(Process.open(wanted.pid)) as process:
         now = process.identity()
-        for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.boot_id, now.boot_id)):
+        for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.start_time, now.start_time),
+                           (wanted.boot_id, now.boot_id)):
             if said is not None and true is not None and said != true:
                 raise NoSuchProcess(wanted.pid, "its number is another process's now")
         return process

@@ -55,7 +55,7 @@ class Polkit:
                     raise
                 reply = await self._ask(subject, NEAREST[action], details)
         except BusError as error:
-            raise AccessDenied(f"only root may do this while polkit does not answer ({action}: {error})") from None
+            raise AccessDenied(f"polkit cannot be asked, so only root may do this ({action}: {error})") from None
         authorized, challenge = bool(reply.body[0][0]), bool(reply.body[0][1])
         if authorized:
             return

@@ -40,7 +40,11 @@ _ERRORS: Mapping[str, type[MachineError]] = {
 """All others mean that systemd could not do it now: NotAvailable."""
 
 _UNKNOWN_PROPERTY = f"{BUS}.Error.PropertyReadOnly"  # what systemd says of a property that it does not know
-_REFUSED_PROPERTY = (_UNKNOWN_PROPERTY, f"{BUS}.Error.InvalidArgs", f"{BUS}.Error.InvalidSignature")
+_REFUSED_PROPERTY = (_UNKNOWN_PROPERTY, f"{BUS}.Error.InvalidArgs", "System.Error.EINVAL",
+                     "System.Error.ENXIO", "System.Error.EBADMSG")
+"""Unknown, of a value that it cannot have; the last two: of another type, in 257 and before."""
+
+_NO_PROCESS = f"{BUS}.Error.UnixProcessIdUnknown"
 
 
 class Systemd:
@@ -89,6 +93,8 @@ class Systemd:
         except BusError as error:
             if error.name in _REFUSED_PROPERTY:
                 raise InvalidArgument("scope_properties", str(error)) from None
+            if error.name == _NO_PROCESS:
+                raise InvalidArgument("leader", str(error)) from None
             raise _translated(error) from None
 
     async def _call(self, name: str, description: str, process: UnitProperty, properties: Sequence[UnitProperty],

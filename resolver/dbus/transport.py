@@ -15,8 +15,9 @@ from resolver.dbus.reader import ProtocolError, Reader, Received, close_all
 
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 
-MESSAGES_PER_WAKE = 32
-"""Read in one round of the loop: a few milliseconds, then others have their turn."""
+WAKE_SECONDS = 0.005
+"""Spent on reading in one round of the loop, by which time others have their turn; some hundred calls. The last message
+may take some 20 ms more (decode.VALUES_MAX)."""
 
 OUTGOING_MAX = 64 * 1024 * 1024
 """Octets that wait for the bus to take them. A list of 10,000 machines has 1 MB; a bus that takes none has hung."""
@@ -33,9 +34,9 @@ def unix_addresses(text: str) -> list[str]:
     for address in text.split(";"):
         transport, _, options = address.partition(":")
         values = dict(option.partition("=")[::2] for option in options.split(","))
-        if transport == "unix" and "path" in values:
+        if transport == "unix" and values.get("path"):
             found.append(unquote(values["path"]))
-        elif transport == "unix" and "abstract" in values:
+        elif transport == "unix" and values.get("abstract"):
             found.append("\0" + unquote(values["abstract"]))
     return found
 
@@ -122,13 +123,12 @@ class Transport:
 
     def _on_readable(self) -> None:
         try:
-            for _ in range(MESSAGES_PER_WAKE):
+            until = self._loop.time() + WAKE_SECONDS
+            while self._sock.fileno() >= 0 and self._loop.time() < until:
                 received = self._reader.read()
                 if received is None:
                     return
                 self._on_message(received)
-                if self._sock.fileno() < 0:
-                    return
         except (EOFError, OSError, ProtocolError) as error:
             self._lose(error)
 
