@@ -23,7 +23,7 @@ from resolver.core.errors import (
     NotAvailable,
     NotSupported,
 )
-from resolver.core.machine import Machine, ProcessId
+from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.names import check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import Change, Entry, Registry
@@ -153,6 +153,22 @@ class Manager:
         else:
             await self._kill_all(entry, process, number)
 
+    async def open_root_directory(self, name: str, subject: Subject) -> int:
+        """A descriptor of a container's root directory, or of the host's, to look for paths in; the caller's to close.
+
+        It is opened as a place alone (O_PATH, open(2)): no file system of the guest's is asked, so none can hang this.
+        """
+        entry = self.find(name, None)
+        await self._authority.check(subject, "manage-machines", _details(entry, "open-root-directory"))
+        if entry is self.host:
+            return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if entry.machine.machine_class is not MachineClass.CONTAINER:
+            raise NotSupported("a virtual machine's files are not the host's to open")
+        try:
+            return self._held_of(entry).process.open_root()
+        except NoSuchProcess:
+            raise NoSuchMachine("its leader has just exited") from None
+
     def find(self, name: str | None, process: ProcessId | None) -> Entry:
         """The machine by name, by its leader or by any process of its unit, or by both where they agree."""
         if name is None and process is None:
@@ -204,8 +220,7 @@ class Manager:
         entry = self.find(name, leader)
         if entry is self.host:
             raise NotSupported("this is the host itself")
-        await self._authority.check(subject, "manage-machines", {
-            "name": entry.machine.name, "class": entry.machine.machine_class, "verb": verb})
+        await self._authority.check(subject, "manage-machines", _details(entry, verb))
         self._held_of(entry)
         return entry
 
@@ -399,6 +414,11 @@ def scope_name(machine: str) -> str:
     """The scope of a machine that is created: machine-NAME.scope, escaped as systemd.unit(5) says."""
     escaped = "".join(c if c.isascii() and (c.isalnum() or c in ":_.") else f"\\x{ord(c):02x}" for c in machine)
     return f"machine-{escaped}.scope"
+
+
+def _details(entry: Entry, verb: str) -> dict[str, str]:
+    """What polkit's rules may decide by."""
+    return {"name": entry.machine.name, "class": entry.machine.machine_class, "verb": verb}
 
 
 def _with_maps(machine: Machine, process: Process) -> Machine:

@@ -21,6 +21,8 @@ class Call:
     def __init__(self, connection: Connection, message: Message) -> None:
         self.message = message
         self._connection = connection
+        self.given: list[int] = []
+        """Descriptors that go with the reply, and are closed behind it."""
         self._pidfds: list[int] = []
         self._subject: Subject | None = None
 
@@ -34,6 +36,11 @@ class Call:
             raise invalid_args(f"There is no descriptor {index} with the message")
         return self.message.unix_fds[index]
 
+    def give(self, descriptor: int) -> int:
+        """Send a descriptor with the reply; it is the call's from here on. The value of type h that stands for it."""
+        self.given.append(descriptor)
+        return len(self.given) - 1
+
     async def subject(self) -> Subject:
         """Who calls, as the bus vouches for it; its pidfd is borrowed until close(). AccessDenied where nobody does."""
         if self._subject is None:
@@ -42,8 +49,9 @@ class Call:
 
     def close(self) -> None:
         close_all(self.message.unix_fds)
+        close_all(self.given)
         close_all(self._pidfds)
-        self.message.unix_fds, self._pidfds, self._subject = [], [], None
+        self.message.unix_fds, self.given, self._pidfds, self._subject = [], [], [], None
 
     async def _ask(self) -> Subject:
         sender = self.message.sender

@@ -97,6 +97,9 @@ class MachineHandlers:
     def do_get_uid_shift(self, _call: Call) -> list[int]:
         return [uid_shift_of(self._machine)]
 
+    async def do_open_root_directory(self, call: Call) -> list[int]:
+        return [call.give(await self._manager.open_root_directory(self._machine.name, await call.subject()))]
+
     # Properties.
 
     def get_name(self, _call: Call) -> str:

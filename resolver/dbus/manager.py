@@ -229,6 +229,9 @@ class ManagerHandlers:
     async def do_kill_machine(self, call: Call, name: str, whom: str, signal: int) -> None:
         await self._machine(name).do_kill(call, whom, signal)
 
+    async def do_open_machine_root_directory(self, call: Call, name: str) -> list[int]:
+        return await self._machine(name).do_open_root_directory(call)
+
     # Images are not served yet. That there are none is what machinectl can make sense of.
 
     def do_list_images(self, _call: Call) -> list[Any]:

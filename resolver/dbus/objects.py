@@ -121,7 +121,7 @@ class Objects:
         try:
             self._connection.send(Message(
                 message_type=MessageType.METHOD_RETURN, destination=message.sender, reply_serial=message.serial,
-                signature=signature, body=list(body or ()), flags=MessageFlag.NO_REPLY_EXPECTED))
+                signature=signature, body=list(body or ()), unix_fds=call.given, flags=MessageFlag.NO_REPLY_EXPECTED))
         except Exception as error:  # noqa: BLE001 - a value that is not what the interface promises
             self._fail(call, error)
 

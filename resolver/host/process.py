@@ -207,7 +207,14 @@ class Process:
 
     def open_namespace(self, kind: Namespace) -> int:
         """A new descriptor of one of its namespaces, for setns(2) and ioctl_ns(2); the caller closes it."""
-        fd = self._reading(lambda: os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
+        return self._open(f"ns/{kind}", os.O_RDONLY)
+
+    def open_root(self) -> int:
+        """A descriptor of its root directory, which stands for that place alone (O_PATH); the caller closes it."""
+        return self._open("root", os.O_PATH | os.O_DIRECTORY)
+
+    def _open(self, name: str, flags: int) -> int:
+        fd = self._reading(lambda: os.open(f"/proc/{self.pid}/{name}", flags | os.O_CLOEXEC))
         if self.exited():
             os.close(fd)
             raise NoSuchProcess(self.pid)

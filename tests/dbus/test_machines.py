@@ -8,12 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dbus_fast import Message
 
 from resolver.core.idmap import Extent, IdMap
 from resolver.core.machine import Address
 from resolver.dbus.paths import MACHINES, MANAGER
+from resolver.dbus.server import NAME
 from tests.dbus.bus import Bus
-from tests.dbus.world import MACHINE_INTERFACE, NO_ID, Failed, World, client, run, until, variant
+from tests.dbus.world import (
+    MACHINE_INTERFACE,
+    MANAGER_INTERFACE,
+    NO_ID,
+    Failed,
+    World,
+    client,
+    run,
+    until,
+    variant,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -303,6 +315,7 @@ def test_another_user_may_look_and_not_change(bus: Bus, tmp_path: Path) -> None:
                 assert looked.returncode == 0, looked.stderr
             for arguments in (["KillMachine", "ssi", "web", "leader", "9"], ["TerminateMachine", "s", "web"],
                               ["UnregisterMachine", "s", "web"], ["GetMachineSSHInfo", "s", "web"],
+                              ["OpenMachineRootDirectory", "s", "web"], ["OpenMachineRootDirectory", "s", ".host"],
                               ["RegisterMachine", "sayssus", "new", "0", "", "container", str(world.leader()), ""]):
                 changed = await say("call", *service, *arguments)
                 assert changed.returncode != 0, arguments
@@ -310,6 +323,26 @@ def test_another_user_may_look_and_not_change(bus: Bus, tmp_path: Path) -> None:
             assert ".SSHAddress" in shown.stdout
             assert "/run/key" not in shown.stdout
             assert [entry.machine.name for entry in world.registry] == ["web"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("name", ["web", ".host"])
+def test_a_root_directory_is_given_as_a_place(bus: Bus, tmp_path: Path, name: str) -> None:
+    async def test() -> None:
+        async with World(bus, tmp_path) as world, client(bus) as caller:
+            await world.register("web")
+            reply = await caller.bus.call(Message(NAME, MANAGER, MANAGER_INTERFACE, "OpenMachineRootDirectory",
+                                                  signature="s", body=[name]))
+            assert (reply.body, len(reply.unix_fds)) == ([0], 1)
+            [root] = reply.unix_fds
+            try:
+                assert os.path.samestat(os.fstat(root), os.stat("/"))
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    os.listdir(root)
+                os.close(os.open("etc", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root))
+            finally:
+                os.close(root)
 
     run(test())
 
