@@ -5,6 +5,8 @@
 #   make test     all tests
 #   make bench    what look-ups, requests and events cost
 #   make check    ruff, mypy, the compiler's warnings
+#   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
+#   make uninstall  takes exactly that away again
 #   make clean    removes what these made, .venv too
 #
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
@@ -12,22 +14,27 @@
 # else is told what to install. `make test` installs real clients: Debian's libnss-systemd then adds itself to
 # /etc/nsswitch.conf, and on a host that runs systemd, systemd-userdbd.socket and machines.target are enabled.
 #
-# PYTHON chooses the interpreter of a new .venv; CC, CFLAGS and LDFLAGS are honoured.
+# PYTHON chooses the interpreter of a new .venv; CC, CFLAGS and LDFLAGS are honoured. LIBDIR is the shim's folder, and
+# DESTDIR is put before every path that is written to: nothing outside it is then touched or told.
 
 PYTHON ?= python3
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+DESTDIR ?=
 
 VENV := .venv
 SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
-TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd
+TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
+    debootstrap
 ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += gcc-multilib
 endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench check clean demo-packages test-packages
+.PHONY: build demo test bench check install uninstall clean demo-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -43,11 +50,19 @@ bench: build demo-packages
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy --strict resolver build_nss.py setup.py tests
+	$(VENV)/bin/mypy --strict resolver build_nss.py setup.py system tests
 	CFLAGS="$(CFLAGS) -Werror" $(VENV)/bin/python build_nss.py --shim
 	@if echo 'int main(void) { return 0; }' | $(CC) -m32 -x c -o /dev/null - 2>/dev/null; then \
 	    CFLAGS="$(CFLAGS) -Werror" $(VENV)/bin/python build_nss.py --m32 build/32; \
 	else echo 'not checked: a 32-bit shim (the compiler has no -m32)'; fi
+
+# Nothing is fetched but what build/wheels lacks, and nothing is run that is not ours: `make build build/wheels/.made` as
+# yourself leaves only copying to root.
+install: $(SHIM) build/wheels/.made
+	$(VENV)/bin/python -I system/install.py install --prefix='$(PREFIX)' --libdir='$(LIBDIR)' --destdir='$(DESTDIR)'
+
+uninstall:
+	$(PYTHON) -I system/install.py uninstall --prefix='$(PREFIX)' --libdir='$(LIBDIR)' --destdir='$(DESTDIR)'
 
 clean:
 	rm -rf build $(VENV) *.egg-info resolver/_table*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -63,6 +78,12 @@ $(SHIM): build_nss.py $(C_FILES)
 $(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py build_nss.py $(C_FILES)
 	$(VENV)/bin/pip install -q 'setuptools>=77' 'cffi>=1.16'
 	$(VENV)/bin/pip install -q --no-build-isolation --editable .
+	@touch $@
+
+# The project and all that it needs to run, as wheels.
+build/wheels/.made: $(VENV)/.installed $(shell find resolver -name '*.py' -o -name '*.varlink')
+	rm -rf $(@D) build/lib
+	$(VENV)/bin/pip wheel -q --no-build-isolation --wheel-dir=$(@D) .
 	@touch $@
 
 $(VENV)/.test-tools: $(VENV)/.installed
