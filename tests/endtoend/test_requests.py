@@ -193,6 +193,16 @@ def test_unregister_leaves_the_processes(world: World, call: Callable[..., Any])
     assert call("Unregister", name="web") == "io.systemd.Machine.NoSuchMachine"
 
 
+def test_what_needs_systemd_says_so_without_it(world: World, call: Callable[..., Any]) -> None:
+    web = world.host.container("web", link=False)
+    asked = {"name": "web", "class": "container", "leader": web.leader}
+    assert call("Register", **asked, allocateUnit=True) == "io.systemd.Machine.NotSupported"
+    assert "web" not in world.ctl("list")
+    assert call("Register", **asked) == [{}]
+    # No unit of its own: whom else the signal would hit is not known.
+    assert call("Kill", name="web", whom="all", signal=int(signal.SIGCONT)) == "io.systemd.Machine.NotSupported"
+
+
 def test_varlinkctl_is_content(world: World) -> None:
     """systemd's own client: it checks what it is told against the description."""
     if shutil.which("varlinkctl") is None:
