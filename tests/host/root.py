@@ -35,9 +35,10 @@ GUEST_IMAGE = "var/lib/machines/web"
 STEP_SECONDS = 900
 """For each step. A mirror far away takes minutes; none takes so long."""
 
-PIP_FILES = ("/etc/pip.conf", "/root/.config/pip/pip.conf", "/root/.pip/pip.conf")
+HOME = "/root"
+PIP_FILES = ("/etc/pip.conf", *(f"{HOME}/{name}" for name in (".config/pip/pip.conf", ".pip/pip.conf")))
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-FIRMLY_SET = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8",
+FIRMLY_SET = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": HOME, "LANG": "C.UTF-8",
               "DEBIAN_FRONTEND": "noninteractive"}
 FROM_THE_MACHINE = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL",
                     "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_CERT", "PIP_DEFAULT_TIMEOUT")
