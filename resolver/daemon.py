@@ -21,6 +21,7 @@ from resolver.dbus.server import NAME
 from resolver.dbus.server import Server as BusServer
 from resolver.dbus.systemd import Systemd
 from resolver.guest.metadata import GuestFiles
+from resolver.host.host_watcher import HostWatcher
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.state_files import StateFiles
@@ -101,6 +102,7 @@ async def _serve(options: argparse.Namespace) -> None:
     service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager))
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
+    host_watcher: HostWatcher | None = None
 
     await manager.restore()
     # The table first: from here on look-ups have what the restored machines say. Then those who change it.
@@ -112,12 +114,16 @@ async def _serve(options: argparse.Namespace) -> None:
         varlink.extend(Server.at_path(loop, service, path) for path in (MACHINE_SOCKET, IMAGE_SOCKET))
         if not options.no_dbus:
             await bus.start()
+        host_watcher = HostWatcher(manager.choose_again)
+        manager.choose_again()  # what changed between the restored machines' first choice and now
         _log.info("Ready with %d machines", len(registry))
         notify("READY=1")
         with watchdog():
             await stop.wait()
         notify("STOPPING=1")
     finally:
+        if host_watcher is not None:
+            host_watcher.close()
         for server in varlink:
             server.close()
         await bus_server.close()

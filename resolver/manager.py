@@ -30,7 +30,7 @@ from resolver.core.registry import Change, Entry, Registry
 from resolver.guest.metadata import GuestFiles
 from resolver.host.addresses import AddressWatcher
 from resolver.host.kill import is_shared_unit, kill_all
-from resolver.host.links import HostLinks
+from resolver.host.links import HostLinks, Reach
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import NoSuchProcess, Process
 from resolver.host.state_files import StateFiles
@@ -46,6 +46,12 @@ writes it within moments of making the namespace, and the kernel tells nobody.""
 
 ADDRESSES_SECONDS = 1.0
 """For the kernel to list a machine's addresses, before registration goes on without them; it takes 0.1 ms each."""
+
+CHOSEN_IN_A_ROW = 20
+"""Machines whose addresses are chosen anew before others have their turn: some 4 ms of questions to the kernel."""
+
+CHOOSING_SHARE = 10
+"""Of ten seconds of the loop, one at the most: a host whose routes flap keeps nobody from being served."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +86,8 @@ class Manager:
         self._listeners = list(listeners)
         self._held: dict[str, Held] = {}
         self._registering: set[str] = set()
+        self._choosing: asyncio.Task[None] | None = None
+        self._choose_again = False
 
     # Requests.
 
@@ -207,8 +215,27 @@ class Manager:
         for (saved, process), watch in zip(found, watches, strict=True):
             self._restore(saved, Held(process, watch))
 
+    def choose_again(self) -> None:
+        """Choose all machines' addresses anew, soon: the host's own routes have changed."""
+        self._choose_again = True
+        if self._choosing is None:
+            self._choosing = asyncio.get_running_loop().create_task(self._choose_all())
+
+    async def _choose_all(self) -> None:
+        while self._choose_again:
+            self._choose_again = False
+            began = time.thread_time()
+            for number, entry in enumerate(list(self.registry), 1):
+                self._on_addresses(entry.machine.name)
+                if number % CHOSEN_IN_A_ROW == 0:
+                    await asyncio.sleep(0)  # others have their turn
+            await asyncio.sleep((time.thread_time() - began) * (CHOOSING_SHARE - 1))
+        self._choosing = None
+
     def close(self) -> None:
         """Let go of every descriptor. Machines and their state files stay."""
+        if self._choosing is not None:
+            self._choosing.cancel()
         for held in self._held.values():
             self._drop(held)
         self._held.clear()
@@ -340,14 +367,12 @@ class Manager:
             return machine
         addresses, peers = held.addresses.addresses, held.addresses.peers
 
-        def scope_id() -> int:
-            try:
-                return self._links.host_scope_id(held.process, machine.network_interfaces, peers)
-            except (OSError, NoSuchProcess) as error:
-                _log.warning("The host's interface of machine %s is not known: %s", machine.name, error)
-                return 0
-
-        return replace(machine, addresses=addresses, chosen=choose_addresses(addresses, scope_id))
+        reach = Reach(self._links, held.process, machine.network_interfaces, peers)
+        try:
+            return replace(machine, addresses=addresses, chosen=choose_addresses(addresses, reach))
+        except (OSError, NoSuchProcess) as error:
+            _log.warning("The way to machine %s is not known: %s", machine.name, error)
+            return replace(machine, addresses=addresses, chosen=())
 
     def _read_maps_again(self, name: str, paused: float) -> None:
         entry, held = self.registry.by_name(name), self._held.get(name_key(name))

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Which of a machine's addresses look-ups give.
 
-Global and site-local ones; link-local ones only where nothing else exists, since who connects to them needs a scope
-id. What is left out here stays in the machine's full list.
+Global and site-local ones that the host routes straight to the machine; where it does so for none of them, as with
+macvlan, all of these. Link-local ones only where nothing else exists, since who connects to them needs a scope id. What
+is left out here stays in the machine's full list.
+
+A guest gives itself whatever address it likes, its neighbour's or that of a public name server. So a reverse look-up
+answers what the host itself routes to the machine, and nothing else.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from resolver.core.machine import Address, ChosenAddress
 
@@ -34,18 +39,27 @@ def is_loopback(address: Address) -> bool:
     return address.packed[0] == 127 or address.scope > _RT_SCOPE_LINK
 
 
-def choose_addresses(addresses: Iterable[Address], scope_id: Callable[[], int]) -> tuple[ChosenAddress, ...]:
-    """The addresses that look-ups give, in the kernel's order, at most MACHINE_ADDRESSES_MAX.
+class Reach(Protocol):
+    """What the host knows of the way to one machine; resolver.host.links asks the kernel."""
 
-    `scope_id` tells the host-side interface of the machine, 0 where it is not known: IPv6 link-local addresses are of
-    no use then and are left out. It is asked only where there are no others.
-    """
+    def scope_id(self) -> int:
+        """The host's interface for the machine's link-local addresses, 0 where it is not known: they are of no use
+        then, those of IPv6."""
+
+    def routes_to(self, address: Address) -> bool:
+        """Whether the host's packets to that address leave by the machine's interface."""
+
+
+def choose_addresses(addresses: Iterable[Address], reach: Reach) -> tuple[ChosenAddress, ...]:
+    """The addresses that look-ups give, in the kernel's order, at most MACHINE_ADDRESSES_MAX."""
     usable = [a for a in addresses if not a.flags & _IFA_F_UNUSABLE and not is_loopback(a)]
     wide = [a for a in usable if not is_link_local(a)]
+    # No more are asked about than are given: each is a question to the kernel.
+    routed = [a for a in wide[:MACHINE_ADDRESSES_MAX] if reach.routes_to(a)]
     if wide:
-        chosen = [ChosenAddress(a.family, a.packed) for a in wide]
+        chosen = [ChosenAddress(a.family, a.packed, reverse=bool(routed)) for a in routed or wide]
     else:
-        scope = scope_id() if any(a.family == AF_INET6 for a in usable) else 0
+        scope = reach.scope_id() if any(a.family == AF_INET6 for a in usable) else 0
         chosen = [ChosenAddress(a.family, a.packed, scope if a.family == AF_INET6 else 0,
                                 scoped=a.family == AF_INET6, reverse=False)
                   for a in usable if a.family == AF_INET or scope]

@@ -3,8 +3,10 @@
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 
+from resolver.core.machine import Address
 from resolver.host import netlink
 from resolver.host.netns import netlink_socket
 from resolver.host.process import Process
@@ -32,24 +34,41 @@ class HostLinks:
         self._socket.close()
 
     def host_interface(self, process: Process, registered: Iterable[int], peers: Iterable[tuple[int, int]]) -> int:
-        """The index of the host-side interface of a machine, 0 where none is known.
+        """The index of the host-side interface of a machine, the first where it has several, 0 where none is known."""
+        return next(self.host_interfaces(process, registered, peers), 0)
 
-        The first of the `registered` ones (NETIF) that exists, else the first of the `peers` that the guest tells of
-        (index inside, index there) which the host's side confirms: that interface leads to this very index in this
-        very namespace. The guest alone is not believed: it chooses its indices, and could name another machine's
-        interface.
+    def host_interfaces(self, process: Process, registered: Iterable[int],
+                        peers: Iterable[tuple[int, int]]) -> Iterator[int]:
+        """The indices of a machine's host-side interfaces, as they are asked for.
+
+        The `registered` ones (NETIF) that exist, then those of the `peers` that the guest tells of (index inside, index
+        there) which the host's side confirms: that interface leads to this very index in this very namespace. The guest
+        alone is not believed: it chooses its indices, and could name another machine's interface.
         """
         for index in registered:
             if self._link(index) is not None:
-                return index
+                yield index
         nsid = None
         for inside, there in peers:
             link = self._link(there)
             if link is not None and link.link == inside and link.link_netnsid is not None:
                 nsid = self._nsid(process) if nsid is None else nsid
                 if link.link_netnsid == nsid:
-                    return there
-        return 0
+                    yield there
+
+    def route(self, address: Address) -> int:
+        """The interface by which this host's packets to an address leave, 0 for none."""
+        body = self._ask(netlink.route_request(address.family, address.packed, self._next()))
+        return body.interface if isinstance(body, netlink.Route) else 0
+
+    def masters(self, index: int) -> Iterator[int]:
+        """The bridge, bond or VRF that an interface is a port of, and what that is a port of."""
+        for _ in range(MASTERS_MAX):
+            link = self._link(index)
+            if link is None or link.master == 0:
+                return
+            index = link.master
+            yield index
 
     def scope_id(self, index: int) -> int:
         """The scope id for link-local addresses behind a host-side interface, 0 where it is gone.
@@ -101,3 +120,27 @@ class HostLinks:
             for message in netlink.parse(datagram):
                 if message.sequence == self._sequence:
                     return None if message.type == netlink.NLMSG_ERROR else message.body
+
+
+class Reach:
+    """What choose_addresses() asks of the host about one machine (resolver.core.addresses.Reach).
+
+    Asked of the kernel when it is first needed. OSError, and NoSuchProcess where the leader has exited.
+    """
+
+    def __init__(self, links: HostLinks, process: Process, registered: Iterable[int],
+                 peers: Iterable[tuple[int, int]]) -> None:
+        self._links = links
+        self._machine = process, registered, peers
+
+    def scope_id(self) -> int:
+        return self._links.host_scope_id(*self._machine)
+
+    def routes_to(self, address: Address) -> bool:
+        return bool(self._ways) and self._links.route(address) in self._ways
+
+    @cached_property
+    def _ways(self) -> frozenset[int]:
+        """The machine's host-side interfaces, and what they are ports of: who answers there is the machine."""
+        ways = list(self._links.host_interfaces(*self._machine))
+        return frozenset([*ways, *(master for way in ways for master in self._links.masters(way))])

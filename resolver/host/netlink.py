@@ -26,13 +26,17 @@ NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x01, 0x10, 0x300
 # linux/rtnetlink.h
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNSID, RTM_GETNSID = 88, 90
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
+RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 3, 5, 10, 18, 29, 37
 _IFLA_INFO_SLAVE_KIND = 4
 _NETNSA_NSID, _NETNSA_FD = 1, 3
+_RTA_DST, _RTA_OIF = 1, 4
+_RTN_UNICAST = 1
 _RTEXT_FILTER_SKIP_STATS = 8
 _ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
@@ -40,6 +44,7 @@ _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, interface index
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, interface index, flags, change mask
 _RTGENMSG = struct.Struct("=Bxxx")  # family
+_RTMSG = struct.Struct("=BBxxxxxBxxxx")  # family, length of the destination's prefix, type
 _RTATTR = struct.Struct("=HH")  # length, type
 _U32 = struct.Struct("=I")
 _S32 = struct.Struct("=i")
@@ -77,6 +82,13 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Where packets go: the interface that they leave by, 0 where they do not leave this host, or go nowhere."""
+
+    interface: int
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message. `body` fits the type; None for those of no interest here.
 
@@ -86,7 +98,7 @@ class Message:
     type: int
     sequence: int
     interrupted: bool
-    body: AddressEntry | Link | int | None
+    body: AddressEntry | Link | Route | int | None
 
 
 def dump_request(kind: int, sequence: int) -> bytes:
@@ -104,6 +116,12 @@ def link_request(index: int, sequence: int) -> bytes:
 def nsid_request(fd: int, sequence: int) -> bytes:
     """Ask which id the socket's network namespace has for the one that `fd` is open on."""
     return _message(RTM_GETNSID, NLM_F_REQUEST, sequence, _RTGENMSG.pack(0) + _attribute(_NETNSA_FD, _U32.pack(fd)))
+
+
+def route_request(family: int, packed: bytes, sequence: int) -> bytes:
+    """Ask how packets to an address go, as `ip route get` does."""
+    fixed = _RTMSG.pack(family, 8 * len(packed), 0)
+    return _message(RTM_GETROUTE, NLM_F_REQUEST, sequence, fixed + _attribute(_RTA_DST, packed))
 
 
 def parse(datagram: bytes) -> Iterator[Message]:
@@ -124,7 +142,7 @@ def parse(datagram: bytes) -> Iterator[Message]:
         at += _aligned(length)
 
 
-def _body(kind: int, payload: bytes) -> AddressEntry | Link | int | None:
+def _body(kind: int, payload: bytes) -> AddressEntry | Link | Route | int | None:
     if kind in (RTM_NEWADDR, RTM_DELADDR):
         return _address(payload)
     if kind in (RTM_NEWLINK, RTM_DELLINK):
@@ -133,6 +151,10 @@ def _body(kind: int, payload: bytes) -> AddressEntry | Link | int | None:
         return -int(_S32.unpack_from(payload)[0])
     if kind == NLMSG_DONE:  # older kernels leave the errno out
         return -int(_S32.unpack_from(payload)[0]) if payload else 0
+    if kind == RTM_NEWROUTE:
+        _, _, route_type = _RTMSG.unpack_from(payload)
+        interface = _number(_attributes(payload, _RTMSG.size), _RTA_OIF) or 0
+        return Route(interface if route_type == _RTN_UNICAST else 0)
     if kind == RTM_NEWNSID:
         nsid = _attributes(payload, _RTGENMSG.size).get(_NETNSA_NSID)
         return -1 if nsid is None else int(_S32.unpack_from(nsid)[0])
