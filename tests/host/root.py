@@ -90,7 +90,8 @@ def step(argv: list[str]) -> str:
 
 def lend_network(root: Path) -> None:
     """What tells this machine's apt and pip where to go, and whom to believe."""
-    for file in (*PIP_FILES, CERTIFICATES, "/etc/resolv.conf"):
+    named = [os.environ["PIP_CERT"]] if "PIP_CERT" in os.environ else []
+    for file in (*PIP_FILES, CERTIFICATES, "/etc/resolv.conf", *named):
         source, target = Path(file), root / file.lstrip("/")
         if source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
