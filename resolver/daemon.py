@@ -34,13 +34,12 @@ from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
 from resolver.table.writer import TableWriter
 from resolver.userdb_keeper import UserdbKeeper
+from resolver.varlink import IMAGE_SOCKET, MACHINE_SOCKET
 from resolver.varlink.machine import machine_services
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
 
 RUN_DIRECTORY = "/run/mymachines"
-MACHINE_SOCKET = "/run/systemd/machine/io.systemd.Machine"
-IMAGE_SOCKET = "/run/systemd/machine/io.systemd.MachineImage"
 
 EXIT_ALREADY_RUNNING = 3
 """Another mymachinesd serves this host."""
@@ -102,8 +101,9 @@ async def _serve(options: argparse.Namespace) -> None:
     service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager))
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
-    host_watcher: HostWatcher | None = None
 
+    # Before addresses are chosen: no change of the host's routes comes between.
+    host_watcher = HostWatcher(manager.choose_again)
     await manager.restore()
     # The table first: from here on look-ups have what the restored machines say. Then those who change it.
     publisher.start()
@@ -114,16 +114,13 @@ async def _serve(options: argparse.Namespace) -> None:
         varlink.extend(Server.at_path(loop, service, path) for path in (MACHINE_SOCKET, IMAGE_SOCKET))
         if not options.no_dbus:
             await bus.start()
-        host_watcher = HostWatcher(manager.choose_again)
-        manager.choose_again()  # what changed between the restored machines' first choice and now
         _log.info("Ready with %d machines", len(registry))
         notify("READY=1")
         with watchdog():
             await stop.wait()
         notify("STOPPING=1")
     finally:
-        if host_watcher is not None:
-            host_watcher.close()
+        host_watcher.close()
         for server in varlink:
             server.close()
         await bus_server.close()

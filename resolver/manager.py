@@ -218,7 +218,7 @@ class Manager:
     def choose_again(self) -> None:
         """Choose all machines' addresses anew, soon: the host's own routes have changed."""
         self._choose_again = True
-        if self._choosing is None:
+        if self._choosing is None or self._choosing.done():
             self._choosing = asyncio.get_running_loop().create_task(self._choose_all())
 
     async def _choose_all(self) -> None:
@@ -230,7 +230,6 @@ class Manager:
                 if number % CHOSEN_IN_A_ROW == 0:
                     await asyncio.sleep(0)  # others have their turn
             await asyncio.sleep((time.thread_time() - began) * (CHOOSING_SHARE - 1))
-        self._choosing = None
 
     def close(self) -> None:
         """Let go of every descriptor. Machines and their state files stay."""

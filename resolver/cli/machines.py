@@ -17,11 +17,9 @@ from resolver.core.names import check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.host.state_files import StateFiles
 from resolver.table.reader import TableReader, TableUnavailable
+from resolver.varlink import MACHINE_SOCKET
 from resolver.varlink.client import Client
-from resolver.varlink.errors import VarlinkError
-
-INTERFACE = "io.systemd.Machine"
-SOCKET = "/run/systemd/machine/io.systemd.Machine"
+from resolver.varlink.errors import MACHINE, VarlinkError
 
 TIMEOUT_SECONDS = 10.0
 """Longer than anything the daemon waits for while it answers."""
@@ -96,7 +94,7 @@ def _forget(name: str) -> None:
     try:
         _call("Unregister", {"name": name})
     except VarlinkError as error:
-        if error.name != f"{INTERFACE}.NoSuchMachine":
+        if error.name != f"{MACHINE}.NoSuchMachine":
             raise
         known = False
     except (FileNotFoundError, ConnectionError):
@@ -168,10 +166,10 @@ def _signal(text: str) -> int:
 
 
 def _call(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    with Client(SOCKET, TIMEOUT_SECONDS) as client:
-        return client.call(f"{INTERFACE}.{method}", parameters)
+    with Client(MACHINE_SOCKET, TIMEOUT_SECONDS) as client:
+        return client.call(f"{MACHINE}.{method}", parameters)
 
 
 def _call_more(method: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    with Client(SOCKET, TIMEOUT_SECONDS) as client:
-        return list(client.call_more(f"{INTERFACE}.{method}", parameters))
+    with Client(MACHINE_SOCKET, TIMEOUT_SECONDS) as client:
+        return list(client.call_more(f"{MACHINE}.{method}", parameters))

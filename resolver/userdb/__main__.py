@@ -17,6 +17,7 @@ import resolver
 from resolver import log
 from resolver.core.users import SERVICE
 from resolver.notify import notify
+from resolver.table import TABLE_PATH
 from resolver.table.reader import TableReader, TableUnavailable
 from resolver.userdb.instance import AlreadyRunning, lock
 from resolver.userdb.records import INTERFACE, UserDatabase, user_database_interface
@@ -27,7 +28,6 @@ from resolver.varlink.service import Service
 PROGRAM = "mymachines-userdb"
 
 SOCKET = f"/run/systemd/userdb/{SERVICE}"
-TABLE = "/run/mymachines/table-1"
 
 EXIT_ALREADY_RUNNING = os.EX_TEMPFAIL
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 class Options(NamedTuple):
     socket: str = SOCKET
-    table: str = TABLE
+    table: str = TABLE_PATH
 
 
 def main() -> int:
@@ -97,7 +97,7 @@ def _parse(arguments: list[str]) -> Options:
 
     parser = ArgumentParser(PROGRAM, description="Answer io.systemd.UserDatabase for machines' users and groups.")
     parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="where to listen (default: %(default)s)")
-    parser.add_argument("--table", metavar="PATH", default=TABLE, help="the table to read (default: %(default)s)")
+    parser.add_argument("--table", metavar="PATH", default=TABLE_PATH, help="the table to read (default: %(default)s)")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {resolver.__version__}")
     parsed = parser.parse_args(arguments)
     return Options(parsed.socket, parsed.table)
