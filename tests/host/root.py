@@ -26,9 +26,11 @@ GUEST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "iproute2", "libpam-systemd
 """What boots, gets an address, and has logins to list: the image `web`, and the beginning of the host itself."""
 HOST_PACKAGES = (
     "systemd-container", "systemd-userdbd", "libnss-systemd", "libnss-mymachines", "polkitd", "procps", "strace",
-    "make", "gcc", "libc6-dev", "python3", "python3-venv", "python3-dev", "ca-certificates",
+    "make", "gcc", "libc6-dev", "python3", "python3-venv", "python3-dev", "ca-certificates", "btrfs-progs", "e2fsprogs",
+    "libcap2-bin", "xz-utils",
 )
-"""systemd's machined, its libnss_mymachines and its clients; polkit; what README says that an installation needs."""
+"""systemd's machined, its libnss_mymachines and its clients; polkit; what README says that an installation needs; what
+makes file systems and files of every kind."""
 
 GUEST_IMAGE = "var/lib/machines/web"
 
