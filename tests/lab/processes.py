@@ -41,8 +41,11 @@ def children(pid: int | str = "self") -> list[int]:
 def reap_adopted() -> None:
     """Of our zombies, those of a deeper pid namespace: what we start ourselves, and somebody here waits for, is not."""
     for pid in children():
-        if not is_alive(pid) and pid_namespaces(pid) > pid_namespaces("self"):
-            os.waitpid(pid, os.WNOHANG)
+        try:
+            if not is_alive(pid) and pid_namespaces(pid) > pid_namespaces("self"):
+                os.waitpid(pid, os.WNOHANG)
+        except FileNotFoundError:   # another thread has just waited for it
+            pass
 
 
 def pid_namespaces(pid: int | str) -> int:
