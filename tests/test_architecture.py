@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "resolver.userdb_keeper": {"core", "host"},
     "resolver.guest": {"core", "host", "guest"},
     "resolver.dbus": {"core", "dbus", "host", "manager", "authority", "units", "guest", "log"},
+    "resolver.files": {"core", "files"},
     "resolver.worker": {"core", "host", "worker"},
     "resolver.units": {"core"},
     "resolver.leaders": {"core", "host", "authority"},
