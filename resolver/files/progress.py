@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 TELL_SECONDS = 1.0
@@ -41,6 +42,14 @@ class Progress:
         if now - self._told >= TELL_SECONDS:
             self._told = now
             self.tell(self)
+
+    def sign_of_life(self) -> "Progress":
+        """For what counts for nothing, but takes its time. That nobody listens any more is no error there."""
+        def tell(_: "Progress") -> None:
+            with suppress(OSError):
+                self.tell(self)
+
+        return Progress(tell)
 
     def note_change(self, path: str) -> None:
         self.changes += 1

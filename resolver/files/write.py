@@ -10,6 +10,7 @@ whole tree. Where directories that exist are merged, that holds for each file an
 
 import errno
 import os
+import signal
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -47,7 +48,7 @@ class Writer:
         """OSError, with the path of what could not be made."""
         if not self._begun:
             entry.name = self._name
-        path = self._path(entry.name)
+        path = self.path(entry.name)
         try:
             if not self._begun:
                 self._begin(entry)
@@ -68,19 +69,23 @@ class Writer:
         """All was written."""
         if not self._begun or self._existing or self._new:
             raise OSError(errno.EPIPE, "the tree has no end")
-        self._close()
+        self.discard()
 
     def discard(self) -> None:
-        """Take away what is not complete. It stays, hidden, where that fails."""
-        self._close()
+        """Take away what is not complete; SIGTERM does not disturb that. What cannot be deleted stays, hidden."""
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            self._existing.close()
+            self._new.close()
+            while self._staging:
+                self._staging.pop().discard(self._progress.sign_of_life())
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
-    def _close(self) -> None:
-        self._existing.close()
-        self._new.close()
-        while self._staging:
-            self._staging.pop().discard()
-
-    def _path(self, name: bytes = b"") -> bytes:
+    def path(self, name: bytes = b"") -> bytes:
+        """Of an entry of this name that comes now, for errors."""
+        if not self._begun:
+            name = self._name
         if not self._new:
             return self._existing.path(name)
         # the new one's top has the name that it will have
@@ -144,7 +149,7 @@ class Writer:
             self._existing.leave()
             staging = self._staging.pop()
             if staging is not self._staging[-1]:
-                staging.discard()
+                staging.discard(self._progress.sign_of_life())
 
     def _leaf(self, entry: Entry) -> None:
         staging = self._staging[-1]
@@ -190,7 +195,7 @@ class Writer:
             self._contents.copy(entry.descriptor, fd, entry.size)
             now = os.fstat(entry.descriptor)
             if (now.st_size, now.st_mtime_ns) != (entry.size, entry.modification_time):
-                self._progress.note_change(shown(self._path(entry.name)))
+                self._progress.note_change(shown(self.path(entry.name)))
             _set_attributes(fd, entry)
         finally:
             os.close(fd)
@@ -227,14 +232,14 @@ class _Staging:
     def fd(self) -> int:
         return self.workspace.fd
 
-    def discard(self) -> None:
+    def discard(self, progress: Progress | None = None) -> None:
         """May be called again."""
         if self._directory >= 0:
             os.close(self._directory)
         workspace, self._directory, self._workspace = self._workspace, -1, None
         if workspace is not None:
             with suppress(OSError):  # what is to be told is why it is taken away, or that all is well
-                workspace.discard()
+                workspace.discard(progress)
 
 
 def _set_attributes_of(directory: int, name: bytes, entry: Entry) -> None:
