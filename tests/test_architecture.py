@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "resolver.nss_server": set(),
     "resolver.publisher": {"core", "table"},
     "resolver.userdb_keeper": {"core", "host"},
-    "resolver.guest": {"core", "host", "guest"},
+    "resolver.guest": {"core", "host", "guest", "files", "worker"},
     "resolver.dbus": {"core", "dbus", "host", "manager", "authority", "units", "guest", "log"},
     "resolver.files": {"core", "files"},
     "resolver.worker": {"core", "host", "worker"},
