@@ -20,6 +20,7 @@ from resolver.dbus.polkit import Polkit
 from resolver.dbus.server import NAME
 from resolver.dbus.server import Server as BusServer
 from resolver.dbus.systemd import Systemd
+from resolver.entering import Entering
 from resolver.guest.metadata import GuestFiles
 from resolver.host.host_watcher import HostWatcher
 from resolver.host.links import HostLinks
@@ -38,6 +39,7 @@ from resolver.varlink import IMAGE_SOCKET, MACHINE_SOCKET
 from resolver.varlink.machine import machine_services
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
+from resolver.worker.run import Workers
 
 RUN_DIRECTORY = "/run/mymachines"
 
@@ -94,11 +96,13 @@ async def _serve(options: argparse.Namespace) -> None:
     guest = GuestFiles()
     bus = Connection(NAME)
     # Polkit and systemd are asked over the bus; without it, root alone changes machines, and units are not supported.
-    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, Polkit(bus), Systemd(bus), host_machine(), guest,
+    polkit, workers = Polkit(bus), Workers()
+    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, polkit, Systemd(bus), host_machine(), guest,
                       [publisher.publish, MachineSignals(bus).on_changes])
-    bus_server = BusServer(bus, manager, guest.os_release_of)
+    entering = Entering(manager, polkit, workers)
+    bus_server = BusServer(bus, manager, entering, guest.os_release_of)
     nss = NssServer(lambda packet: answer_packet(registry, packet))
-    service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager))
+    service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager, entering))
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
 
@@ -125,6 +129,7 @@ async def _serve(options: argparse.Namespace) -> None:
             server.close()
         await bus_server.close()
         await bus.close()
+        await workers.close()
         if userdb is not None:
             await userdb.stop()
         nss.close()

@@ -23,7 +23,7 @@ from resolver.core.errors import (
     NotAvailable,
     NotSupported,
 )
-from resolver.core.machine import Machine, MachineClass, ProcessId
+from resolver.core.machine import Machine, ProcessId
 from resolver.core.names import check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import Change, Entry, Registry
@@ -161,19 +161,10 @@ class Manager:
         else:
             await self._kill_all(entry, process, number)
 
-    async def open_root_directory(self, name: str, subject: Subject) -> int:
-        """A descriptor of a container's root directory, or of the host's, to look for paths in; the caller's to close.
-
-        It is opened as a place alone (O_PATH, open(2)): no file system of the guest's is asked, so none can hang this.
-        """
-        entry = self.find(name, None)
-        await self._authority.check(subject, "manage-machines", _details(entry, "open-root-directory"))
-        if entry is self.host:
-            return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        if entry.machine.machine_class is not MachineClass.CONTAINER:
-            raise NotSupported("a virtual machine's files are not the host's to open")
+    def leader_of(self, entry: Entry) -> Process:
+        """A machine's leader, held anew; the caller's to close. NoSuchMachine where it has gone."""
         try:
-            return self._held_of(entry).process.open_root()
+            return Process.from_pidfd(os.dup(self._held_of(entry).process.fileno()))
         except NoSuchProcess:
             raise NoSuchMachine("its leader has just exited") from None
 
@@ -246,7 +237,7 @@ class Manager:
         entry = self.find(name, leader)
         if entry is self.host:
             raise NotSupported("this is the host itself")
-        await self._authority.check(subject, "manage-machines", _details(entry, verb))
+        await self._authority.check(subject, "manage-machines", details(entry, verb))
         self._held_of(entry)
         return entry
 
@@ -440,9 +431,10 @@ def scope_name(machine: str) -> str:
     return f"machine-{escaped}.scope"
 
 
-def _details(entry: Entry, verb: str) -> dict[str, str]:
-    """What polkit's rules may decide by."""
-    return {"name": entry.machine.name, "class": entry.machine.machine_class, "verb": verb}
+def details(entry: Entry, verb: str) -> dict[str, str]:
+    """What polkit's rules may decide by: `machine` and `verb` as systemd-machined has them, and more."""
+    machine = entry.machine
+    return {"machine": machine.name, "name": machine.name, "class": machine.machine_class, "verb": verb}
 
 
 def _with_maps(machine: Machine, process: Process) -> Machine:

@@ -4,6 +4,8 @@
 from resolver.core.errors import (
     AccessDenied,
     AuthenticationRequired,
+    FileExists,
+    FileNotFound,
     InvalidArgument,
     MachineError,
     MachineExists,
@@ -80,6 +82,8 @@ ERRORS: dict[type[MachineError], str] = {
     AuthenticationRequired: f"{DBUS}.InteractiveAuthorizationRequired",
     NotSupported: f"{DBUS}.NotSupported",
     NotAvailable: f"{DBUS}.Failed",
+    FileExists: f"{DBUS}.FileExists",
+    FileNotFound: f"{DBUS}.FileNotFound",
     NoOSRelease: f"{DBUS}.FileNotFound",
     NoPrivateNetworking: f"{MACHINE1}.NoPrivateNetworking",
     NoUIDShift: f"{DBUS}.NotSupported",

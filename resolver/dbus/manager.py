@@ -19,6 +19,7 @@ from resolver.dbus.machine import MACHINE, MachineHandlers, OSRelease
 from resolver.dbus.objects import Bound
 from resolver.dbus.paths import MANAGER, decode_label, encode_label, machine_path
 from resolver.dbus.registration import from_arguments, from_properties, unit_properties
+from resolver.entering import Entering
 from resolver.guest.metadata import uid_shift_of
 from resolver.manager import Manager
 
@@ -108,8 +109,9 @@ class MachineSignals:
 class Machines:
     """The machines as objects of the bus."""
 
-    def __init__(self, manager: Manager, read_os_release: OSRelease) -> None:
+    def __init__(self, manager: Manager, entering: Entering, read_os_release: OSRelease) -> None:
         self._manager = manager
+        self._entering = entering
         self._read_os_release = read_os_release
 
     def all(self) -> list[Entry]:
@@ -135,7 +137,7 @@ class Machines:
         return (encode_label(entry.machine.name) for entry in self.all())
 
     def handlers(self, entry: Entry) -> MachineHandlers:
-        return MachineHandlers(self._manager, self._read_os_release, entry)
+        return MachineHandlers(self._manager, self._entering, self._read_os_release, entry)
 
 
 class ManagerHandlers:
@@ -229,8 +231,32 @@ class ManagerHandlers:
     async def do_kill_machine(self, call: Call, name: str, whom: str, signal: int) -> None:
         await self._machine(name).do_kill(call, whom, signal)
 
+    async def do_open_machine_pty(self, call: Call, name: str) -> list[Any]:
+        return await self._machine(name).do_open_pty(call)
+
+    async def do_open_machine_login(self, call: Call, name: str) -> list[Any]:
+        return await self._machine(name).do_open_login(call)
+
+    async def do_open_machine_shell(self, call: Call, name: str, *what: Any) -> list[Any]:
+        return await self._machine(name).do_open_shell(call, *what)
+
     async def do_open_machine_root_directory(self, call: Call, name: str) -> list[int]:
         return await self._machine(name).do_open_root_directory(call)
+
+    async def do_bind_mount_machine(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_bind_mount(call, *what)
+
+    async def do_copy_from_machine(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_copy_from(call, *what)
+
+    async def do_copy_to_machine(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_copy_to(call, *what)
+
+    async def do_copy_from_machine_with_flags(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_copy_from_with_flags(call, *what)
+
+    async def do_copy_to_machine_with_flags(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_copy_to_with_flags(call, *what)
 
     # Images are not served yet. That there are none is what machinectl can make sense of.
 

@@ -7,6 +7,7 @@ from resolver.dbus.machine import OSRelease
 from resolver.dbus.manager import MANAGER_INTERFACE, Machines, ManagerHandlers
 from resolver.dbus.objects import Bound, Collection, Objects
 from resolver.dbus.paths import IMAGES, MACHINES, MANAGER
+from resolver.entering import Entering
 from resolver.manager import Manager
 
 NAME = "org.freedesktop.machine1"
@@ -15,8 +16,9 @@ NAME = "org.freedesktop.machine1"
 class Server:
     """Answers on `connection`, which is started afterwards."""
 
-    def __init__(self, connection: Connection, manager: Manager, read_os_release: OSRelease) -> None:
-        machines = Machines(manager, read_os_release)
+    def __init__(self, connection: Connection, manager: Manager, entering: Entering,
+                 read_os_release: OSRelease) -> None:
+        machines = Machines(manager, entering, read_os_release)
         self._objects = Objects(
             connection,
             {MANAGER: Bound(MANAGER_INTERFACE, ManagerHandlers(manager, machines)),

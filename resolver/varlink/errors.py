@@ -2,12 +2,14 @@
 """Errors as Varlink names them, and the one table from the core's meanings to those names."""
 
 from collections.abc import Callable
-from errno import EIO, errorcode
+from errno import EEXIST, EIO, ENOENT, errorcode
 from typing import Any
 
 from resolver.core.errors import (
     AccessDenied,
     AuthenticationRequired,
+    FileExists,
+    FileNotFound,
     InvalidArgument,
     MachineError,
     MachineExists,
@@ -74,6 +76,8 @@ ERRORS: dict[type[MachineError], Callable[[Any], VarlinkError]] = {
     NoOSRelease: lambda _: VarlinkError(f"{MACHINE}.NoOSReleaseInformation"),
     NoPrivateNetworking: lambda _: VarlinkError(f"{MACHINE}.NoPrivateNetworking"),
     NoUIDShift: lambda _: VarlinkError(f"{MACHINE}.NoUIDShift"),
+    FileExists: lambda _: system_error(EEXIST),
+    FileNotFound: lambda _: system_error(ENOENT),
     NotSupported: lambda _: VarlinkError(f"{MACHINE}.NotSupported"),
     NotAvailable: lambda _: VarlinkError(f"{MACHINE}.NotAvailable"),
 }

@@ -19,11 +19,13 @@ from resolver.dbus.paths import MANAGER
 from resolver.dbus.polkit import Polkit
 from resolver.dbus.server import NAME, Server
 from resolver.dbus.systemd import Systemd
+from resolver.entering import Entering
 from resolver.guest.metadata import GuestFiles
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.state_files import StateFiles
 from resolver.manager import Manager
+from resolver.worker.run import Workers
 from tests.dbus.bus import Bus
 
 PATIENCE = 10.0
@@ -155,7 +157,9 @@ class World:
             self.registry, StateFiles(folder / "machines", folder / "private"), NetlinkOpener(), self._links,
             Polkit(self.connection), Systemd(self.connection), host, self._guest,
             [MachineSignals(self.connection).on_changes])
-        self.server = Server(self.connection, self.manager, self._read_os_release)
+        self._workers = Workers()
+        entering = Entering(self.manager, Polkit(self.connection), self._workers)
+        self.server = Server(self.connection, self.manager, entering, self._read_os_release)
         self._leaders: list[subprocess.Popen[bytes]] = []
 
     async def __aenter__(self) -> Self:
@@ -165,6 +169,7 @@ class World:
     async def __aexit__(self, *_: object) -> None:
         await self.server.close()
         await self.connection.close()
+        await self._workers.close()
         self.manager.close()
         self._links.close()
         self._guest.close()
