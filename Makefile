@@ -50,7 +50,7 @@ bench: build demo-packages
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy --strict resolver build_nss.py setup.py system tests
+	$(VENV)/bin/mypy --strict resolver machine_images build_nss.py setup.py system tests
 	CFLAGS="$(CFLAGS) -Werror" $(VENV)/bin/python build_nss.py --shim
 	@if echo 'int main(void) { return 0; }' | $(CC) -m32 -x c -o /dev/null - 2>/dev/null; then \
 	    CFLAGS="$(CFLAGS) -Werror" $(VENV)/bin/python build_nss.py --m32 build/32; \

@@ -12,10 +12,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import machine_images.dbus
+import machine_images.varlink
+from machine_images.dbus import ImageManagerHandlers, ImageObjects
+from machine_images.images import Images
+from machine_images.varlink import NAME as IMAGE
+from machine_images.varlink import MachineImageInterface, machine_image_interface
 from resolver import __version__, log
 from resolver.core.registry import Registry
+from resolver.dbus import errors as dbus_errors
 from resolver.dbus.connection import Connection
 from resolver.dbus.manager import MachineSignals
+from resolver.dbus.objects import Collection
 from resolver.dbus.polkit import Polkit
 from resolver.dbus.server import NAME
 from resolver.dbus.server import Server as BusServer
@@ -36,7 +44,9 @@ from resolver.table.packets import answer_packet
 from resolver.table.writer import TableWriter
 from resolver.userdb_keeper import UserdbKeeper
 from resolver.varlink import IMAGE_SOCKET, MACHINE_SOCKET
-from resolver.varlink.machine import machine_services
+from resolver.varlink import errors as varlink_errors
+from resolver.varlink.machine import NAME as MACHINE
+from resolver.varlink.machine import MachineInterface, machine_interface
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
 from resolver.worker.run import Workers
@@ -100,9 +110,15 @@ async def _serve(options: argparse.Namespace) -> None:
     manager = Manager(registry, StateFiles(), NetlinkOpener(), links, polkit, Systemd(bus), host_machine(), guest,
                       [publisher.publish, MachineSignals(bus).on_changes])
     entering = Entering(manager, polkit, workers)
-    bus_server = BusServer(bus, manager, entering, guest.os_release_of)
+    images = Images(polkit)
+    objects = ImageObjects(images)
+    dbus_errors.ERRORS.update(machine_images.dbus.ERRORS)
+    varlink_errors.ERRORS.update(machine_images.varlink.ERRORS)
+    bus_server = BusServer(bus, manager, entering, guest.os_release_of, ImageManagerHandlers(images),
+                           Collection(objects.find, objects.labels))
     nss = NssServer(lambda packet: answer_packet(registry, packet))
-    service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager, entering))
+    service = Service("mymachines", "mymachinesd", __version__, "", [machine_interface(), machine_image_interface()],
+                      {MACHINE: MachineInterface(manager, entering), IMAGE: MachineImageInterface(images)})
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
 
@@ -130,6 +146,7 @@ async def _serve(options: argparse.Namespace) -> None:
         await bus_server.close()
         await bus.close()
         await workers.close()
+        await images.close()
         if userdb is not None:
             await userdb.stop()
         nss.close()

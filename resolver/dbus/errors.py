@@ -65,15 +65,12 @@ def no_machine_for_pid(pid: int) -> ErrorReply:
     return ErrorReply(f"{MACHINE1}.NoMachineForPID", f"PID {pid} does not belong to any known machine")
 
 
-def no_such_image(name: str) -> ErrorReply:
-    return ErrorReply(f"{MACHINE1}.NoSuchImage", f"No image '{name}' known")
-
-
 def no_such_mapping(kind: str, text: str) -> ErrorReply:
     """`kind` is User or Group."""
     return ErrorReply(f"{MACHINE1}.NoSuch{kind}Mapping", text)
 
 
+# Whoever has errors of its own adds them.
 ERRORS: dict[type[MachineError], str] = {
     NoSuchMachine: f"{MACHINE1}.NoSuchMachine",
     MachineExists: f"{MACHINE1}.MachineExists",

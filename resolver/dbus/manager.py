@@ -13,7 +13,7 @@ from resolver.core.registry import Change, Entry
 from resolver.core.users import IdAnswer
 from resolver.dbus.call import Call
 from resolver.dbus.connection import Connection
-from resolver.dbus.errors import invalid_args, no_machine_for_pid, no_such_image, no_such_mapping
+from resolver.dbus.errors import invalid_args, no_machine_for_pid, no_such_mapping
 from resolver.dbus.interface import Interface, Method, Property, Signal
 from resolver.dbus.machine import MACHINE, MachineHandlers, OSRelease
 from resolver.dbus.objects import Bound
@@ -22,11 +22,6 @@ from resolver.dbus.registration import from_arguments, from_properties, unit_pro
 from resolver.entering import Entering
 from resolver.guest.metadata import uid_shift_of
 from resolver.manager import Manager
-
-UNLIMITED = 2**64 - 1
-"""As machined says that a size is not known, or has no limit."""
-
-POOL_PATH = "/var/lib/machines"
 
 _REGISTER = "s name, ay id, s service, s class, u leader, s root_directory"
 _NETWORK = "ai ifindices"
@@ -141,7 +136,7 @@ class Machines:
 
 
 class ManagerHandlers:
-    """The methods and properties, by their names in the interface."""
+    """What the interface has for machines, by its names there."""
 
     def __init__(self, manager: Manager, machines: Machines) -> None:
         self._manager = manager
@@ -257,23 +252,6 @@ class ManagerHandlers:
 
     async def do_copy_to_machine_with_flags(self, call: Call, name: str, *what: Any) -> None:
         await self._machine(name).do_copy_to_with_flags(call, *what)
-
-    # Images are not served yet. That there are none is what machinectl can make sense of.
-
-    def do_list_images(self, _call: Call) -> list[Any]:
-        return [[]]
-
-    def do_get_image(self, _call: Call, name: str) -> list[str]:
-        raise no_such_image(name)
-
-    def get_pool_path(self, _call: Call) -> str:
-        return POOL_PATH
-
-    def get_pool_usage(self, _call: Call) -> int:
-        return UNLIMITED
-
-    def get_pool_limit(self, _call: Call) -> int:
-        return UNLIMITED
 
     # Inside.
 

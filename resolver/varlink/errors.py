@@ -67,6 +67,7 @@ def system_error(number: int) -> VarlinkError:
                                              "errnoName": errorcode.get(number, str(number))})
 
 
+# Whoever has errors of its own adds them.
 ERRORS: dict[type[MachineError], Callable[[Any], VarlinkError]] = {
     NoSuchMachine: lambda _: VarlinkError(f"{MACHINE}.NoSuchMachine"),
     MachineExists: lambda _: VarlinkError(f"{MACHINE}.MachineExists"),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """io.systemd.Machine: requests as dicts in, the manager's answers as dicts out."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -23,10 +22,10 @@ from resolver.core.users import IdAnswer
 from resolver.entering import Entering
 from resolver.guest.metadata import GuestFiles, addresses_of, uid_shift_of
 from resolver.manager import Manager
+from resolver.varlink.at_once import as_they_come
 from resolver.varlink.call import Call, Reply
 from resolver.varlink.errors import VarlinkError, expected_more
 from resolver.varlink.interface import Interface, load_interface
-from resolver.varlink.machine_image import MachineImageInterface, machine_image_interface
 
 NAME = "io.systemd.Machine"
 
@@ -164,26 +163,10 @@ class MachineInterface:
             for machine in machines:
                 yield await self._fields(machine, call)
             return
-        waiting = iter(machines)
-        running: dict[asyncio.Task[dict[str, Any]], None] = {}  # in their order
-        try:
-            while True:
-                while len(running) < ASKED_AT_ONCE and (following := next(waiting, None)) is not None:
-                    running[asyncio.create_task(self._fields(following, call))] = None
-                if not running:
-                    return
-                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in [task for task in running if task.done()]:
-                    del running[task]
-                    try:
-                        fields = task.result()
-                    except NoSuchMachine:
-                        continue  # it has ended meanwhile
-                    yield fields
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        # Who has ended meanwhile is left out.
+        async for fields in as_they_come(machines, lambda machine: self._fields(machine, call), ASKED_AT_ONCE,
+                                         (NoSuchMachine,)):
+            yield fields
 
     async def _fields(self, machine: Machine, call: Call) -> dict[str, Any]:
         """The machine as List gives it to this caller."""
@@ -203,12 +186,6 @@ class MachineInterface:
                 if value is not None:
                     fields[name] = value
         return fields
-
-
-def machine_services(manager: Manager, entering: Entering) -> tuple[list[Interface], dict[str, object]]:
-    """What both sockets in /run/systemd/machine serve: interfaces, and their handlers by name."""
-    machine, image = machine_interface(), machine_image_interface()
-    return [machine, image], {machine.name: MachineInterface(manager, entering), image.name: MachineImageInterface()}
 
 
 def machine_interface() -> Interface:

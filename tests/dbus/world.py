@@ -11,10 +11,13 @@ from typing import Any, Self
 from dbus_fast import Message, MessageFlag, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
+from machine_images.dbus import ImageManagerHandlers, ImageObjects
+from machine_images.images import Images
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.registry import Registry
 from resolver.dbus.connection import Connection
 from resolver.dbus.manager import MachineSignals
+from resolver.dbus.objects import Collection
 from resolver.dbus.paths import MANAGER
 from resolver.dbus.polkit import Polkit
 from resolver.dbus.server import NAME, Server
@@ -159,7 +162,10 @@ class World:
             [MachineSignals(self.connection).on_changes])
         self._workers = Workers()
         entering = Entering(self.manager, Polkit(self.connection), self._workers)
-        self.server = Server(self.connection, self.manager, entering, self._read_os_release)
+        self.images = images = Images(Polkit(self.connection))
+        objects = ImageObjects(images)
+        self.server = Server(self.connection, self.manager, entering, self._read_os_release,
+                             ImageManagerHandlers(images), Collection(objects.find, objects.labels))
         self._leaders: list[subprocess.Popen[bytes]] = []
 
     async def __aenter__(self) -> Self:
@@ -170,6 +176,7 @@ class World:
         await self.server.close()
         await self.connection.close()
         await self._workers.close()
+        await self.images.close()
         self.manager.close()
         self._links.close()
         self._guest.close()

@@ -26,7 +26,7 @@ from resolver.host.state_files import StateFiles
 from resolver.host.this_host import host_machine
 from resolver.manager import Manager
 from resolver.units import UnitProperty
-from resolver.varlink.machine import machine_services
+from resolver.varlink.machine import MachineInterface, machine_interface
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
 from resolver.worker.run import Workers
@@ -87,7 +87,8 @@ class World:
         manager = Manager(Registry(), StateFiles(self._directory / "machines", self._directory / "private"),
                           NetlinkOpener(), links, RootOnly(), self.units, host_machine(), guest, [])
         workers = Workers()
-        service = Service("v", "p", "1", "", *machine_services(manager, Entering(manager, RootOnly(), workers)))
+        service = Service("v", "p", "1", "", [machine_interface()],
+                          {MACHINE: MachineInterface(manager, Entering(manager, RootOnly(), workers))})
         servers = [Server.at_path(loop, service, path) for path in self.paths]
         self._ready.set()
         await stop.wait()
@@ -142,16 +143,11 @@ def test_both_interfaces_on_both_sockets(world: World) -> None:
     for path in world.paths:
         with Dialogue(path) as client:
             client.send_call(f"{SERVICE}.GetInfo")
-            assert {MACHINE, IMAGE} < set(client.receive()["parameters"]["interfaces"])
-            for interface, methods in ((MACHINE, REFERENCE), (IMAGE, ("List", "Update", "Clone", "Remove"))):
+            assert MACHINE in client.receive()["parameters"]["interfaces"]
+            for interface, methods in ((MACHINE, REFERENCE),):
                 client.send_call(f"{SERVICE}.GetInterfaceDescription", {"interface": interface})
                 text = client.receive()["parameters"]["description"]
                 assert all(f"method {method}(" in text for method in methods)
-
-
-def test_images_are_not_said_to_be_absent(world: World) -> None:
-    for method, parameters in (("List", {}), ("List", {"name": "web"}), ("Remove", {"name": "web"})):
-        assert world.call(f"{IMAGE}.{method}", **parameters) == "MethodNotImplemented"
 
 
 def test_the_host_is_a_machine(world: World) -> None:
