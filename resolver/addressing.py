@@ -11,19 +11,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from resolver.core.addresses import choose_addresses
+from resolver.core.addresses import Verdict, given, judge
 from resolver.core.machine import Machine
 from resolver.core.names import name_key
 from resolver.host.addresses import AddressWatcher
-from resolver.host.links import HostLinks, Reach
+from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import NoSuchProcess, Process
+from resolver.host.reach import HostChange, Reach
 
 ADDRESSES_SECONDS = 1.0
 """For the kernel to list a machine's addresses, before registration goes on without them; it takes 0.1 ms each."""
 
-CHOSEN_IN_A_ROW = 20
-"""Machines whose addresses are chosen anew before others have their turn: some 4 ms of questions to the kernel."""
+TURN_SECONDS = 0.004
+"""Of choosing addresses anew, before others have their turn."""
 
 CHOOSING_SHARE = 10
 """Of ten seconds of the loop, one at the most: a host whose routes flap keeps nobody from being served."""
@@ -37,6 +38,10 @@ class Followed:
 
     process: Process
     watcher: AddressWatcher | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    """What became of each address when they were chosen last."""
+    reach: Reach | None = None
+    """What was asked of the host then; None where it could not be asked."""
 
     def close(self) -> None:
         if self.watcher is not None:
@@ -58,7 +63,7 @@ class Addressing:
         self._find = find
         self._update = update
         self._choosing: asyncio.Task[None] | None = None
-        self._choose_again = False
+        self._pending = HostChange()
 
     def close(self) -> None:
         """Choose no more. What is followed is its owner's to close."""
@@ -84,31 +89,41 @@ class Addressing:
 
     def chosen(self, machine: Machine, followed: Followed) -> Machine:
         """The machine with its addresses as they are now."""
-        if followed.watcher is None:
+        watcher = followed.watcher
+        if watcher is None:
             return machine
-        addresses, peers = followed.watcher.addresses, followed.watcher.peers
-        reach = Reach(self._links, followed.process, machine.network_interfaces, peers)
+        addresses = watcher.addresses
+        reach = Reach(self._links, followed.process, machine.network_interfaces, watcher.peers, watcher.masters,
+                      lambda *_: 0)
         try:
-            return replace(machine, addresses=addresses, chosen=choose_addresses(addresses, reach))
+            followed.verdicts, followed.reach = judge(addresses, reach), reach
         except (OSError, NoSuchProcess) as error:
             _log.warning("The way to machine %s is not known: %s", machine.name, error)
-            return replace(machine, addresses=addresses, chosen=())
+            followed.verdicts, followed.reach = (), None
+        return replace(machine, addresses=addresses, chosen=given(followed.verdicts))
 
-    def choose_again(self) -> None:
-        """Choose all machines' addresses anew, soon: the host's own routes have changed."""
-        self._choose_again = True
+    def host_changed(self, change: HostChange) -> None:
+        """Choose addresses anew, soon, where the host's change may make others right."""
+        self._pending |= change
         if self._choosing is None or self._choosing.done():
-            self._choosing = asyncio.get_running_loop().create_task(self._choose_all())
+            self._choosing = asyncio.get_running_loop().create_task(self._choose_again())
 
-    async def _choose_all(self) -> None:
-        while self._choose_again:
-            self._choose_again = False
+    async def _choose_again(self) -> None:
+        while self._pending != HostChange():
+            change, self._pending = self._pending, HostChange()
             began = time.thread_time()
-            for number, key in enumerate(list(self._keys()), 1):
-                self._on_change(key)
-                if number % CHOSEN_IN_A_ROW == 0:
+            turn_ends = began + TURN_SECONDS
+            for key in list(self._keys()):
+                if self._concerned(key, change):
+                    self._on_change(key)
+                if time.thread_time() >= turn_ends:
                     await asyncio.sleep(0)  # others have their turn
+                    turn_ends = time.thread_time() + TURN_SECONDS
             await asyncio.sleep((time.thread_time() - began) * (CHOOSING_SHARE - 1))
+
+    def _concerned(self, key: str, change: HostChange) -> bool:
+        found = self._find(key)
+        return found is not None and (found[1].reach is None or found[1].reach.concerned(change))
 
     def _on_change(self, key: str) -> None:
         found = self._find(key)

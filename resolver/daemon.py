@@ -103,7 +103,7 @@ async def _serve(options: argparse.Namespace) -> None:
     varlink: list[Server] = []
 
     # Before addresses are chosen: no change of the host's routes comes between.
-    host_watcher = HostWatcher(manager.choose_again)
+    host_watcher = HostWatcher(manager.host_changed)
     await manager.restore()
     # The table first: from here on look-ups have what the restored machines say. Then those who change it.
     publisher.start()

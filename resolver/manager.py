@@ -32,6 +32,7 @@ from resolver.host.kill import is_shared_unit, kill_all
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import NoSuchProcess, Process
+from resolver.host.reach import HostChange
 from resolver.host.state_files import StateFiles
 from resolver.units import UnitProperty, Units
 
@@ -202,9 +203,9 @@ class Manager:
         for (saved, process), addresses in zip(found, followed, strict=True):
             self._restore(saved, Held(process, addresses))
 
-    def choose_again(self) -> None:
-        """Choose all machines' addresses anew, soon: the host's own routes have changed."""
-        self._addressing.choose_again()
+    def host_changed(self, change: HostChange) -> None:
+        """Choose addresses anew, soon, where a change of the host's links or routes may make others right."""
+        self._addressing.host_changed(change)
 
     def close(self) -> None:
         """Let go of every descriptor. Machines and their state files stay."""

@@ -26,12 +26,14 @@ NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x01, 0x10, 0x300
 # linux/rtnetlink.h
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWNSID, RTM_GETNSID = 88, 90
 RTMGRP_NEIGH = 0x4
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
+RTMGRP_IPV4_RULE, RTMGRP_IPV6_RULE, RTMGRP_NEXTHOP = 0x80, 0x40000, 0x80000000  # 1 << (RTNLGRP_* - 1)
+RTN_UNICAST, RTN_LOCAL = 1, 2
 
 # linux/socket.h: in messages about neighbours, a bridge's forwarding table
 AF_BRIDGE = 7
@@ -42,8 +44,7 @@ _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 29, 37
 _IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND = 1, 4
 _NDA_DST, _NDA_LLADDR, _NDA_MASTER = 1, 2, 9
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-_RTA_DST, _RTA_OIF = 1, 4
-_RTN_UNICAST = 1
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 9, 18
 _RTEXT_FILTER_SKIP_STATS = 8
 _ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
@@ -112,9 +113,19 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where packets go: the interface that they leave by, 0 where they do not leave this host, or go nowhere."""
+    """A route, or the answer where packets to one address go.
 
+    `kind` is RTN_*: RTN_UNICAST for what leaves the host, RTN_LOCAL for what is its own. `interface` is the index of the
+    one that it leads out of, 0 where it is not the only one. `gateway`: to a router there. `destination` and `length`
+    are the network that it is for, the whole family where the length is 0.
+    """
+
+    kind: int
     interface: int
+    gateway: bool
+    family: int
+    destination: bytes
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +198,8 @@ def _body(kind: int, payload: bytes) -> AddressEntry | Link | Neighbour | Route 
         return -int(_S32.unpack_from(payload)[0])
     if kind == NLMSG_DONE:  # older kernels leave the errno out
         return -int(_S32.unpack_from(payload)[0]) if payload else 0
-    if kind == RTM_NEWROUTE:
-        _, _, route_type = _RTMSG.unpack_from(payload)
-        interface = _number(_attributes(payload, _RTMSG.size), _RTA_OIF) or 0
-        return Route(interface if route_type == _RTN_UNICAST else 0)
+    if kind in (RTM_NEWROUTE, RTM_DELROUTE):
+        return _route(payload)
     if kind == RTM_NEWNSID:
         nsid = _attributes(payload, _RTGENMSG.size).get(_NETNSA_NSID)
         return -1 if nsid is None else int(_S32.unpack_from(nsid)[0])
@@ -231,6 +240,18 @@ def _link(payload: bytes) -> Link | None:
         _text(info.get(_IFLA_INFO_KIND, b"")),
         attributes.get(_IFLA_ADDRESS, b""),
     )
+
+
+def _route(payload: bytes) -> Route | None:
+    family, length, kind = _RTMSG.unpack_from(payload)
+    if family not in _PACKED_LENGTH:
+        return None
+    attributes = _attributes(payload, _RTMSG.size)
+    destination = attributes.get(_RTA_DST, bytes(_PACKED_LENGTH[family]))
+    if len(destination) != _PACKED_LENGTH[family] or length > 8 * len(destination):
+        raise NetlinkError(f"a route to {len(destination)} bytes, {length} bits of them, in family {family}")
+    gateway = any(attribute in attributes for attribute in (_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH))
+    return Route(kind, _number(attributes, _RTA_OIF) or 0, gateway, family, destination, length)
 
 
 def _neighbour(payload: bytes) -> Neighbour | None:
