@@ -7,12 +7,14 @@ Whatever changed, the outcome is a Machine with other addresses, handed to `upda
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from resolver.core.addresses import Verdict, given, judge
-from resolver.core.machine import Machine
+from resolver.core.machine import Address, AddressSource, Machine
 from resolver.core.names import name_key
 from resolver.host.addresses import AddressWatcher
 from resolver.host.links import HostLinks
@@ -32,6 +34,22 @@ CHOOSING_SHARE = 10
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A verdict, and the name of the address's interface; empty where that is not known."""
+
+    verdict: Verdict
+    interface: str
+
+
+class Network(StrEnum):
+    """Whose network a machine has, as far as its addresses go."""
+
+    OWN = "own"
+    HOST = "host"
+    UNKNOWN = "unknown"
+
+
 @dataclass(slots=True)
 class Followed:
     """What is kept of one machine. To be closed when the machine goes."""
@@ -46,6 +64,24 @@ class Followed:
     def close(self) -> None:
         if self.watcher is not None:
             self.watcher.close()
+
+    @property
+    def network(self) -> Network:
+        if self.watcher is None or not self.watcher.known.is_set():
+            return Network.UNKNOWN
+        return Network.OWN if self.watcher.own_network else Network.HOST
+
+    def explained(self) -> tuple[Explained, ...]:
+        """All addresses, as they were judged last."""
+        return tuple(Explained(verdict, self._interface(verdict.address)) for verdict in self.verdicts)
+
+    def _interface(self, address: Address) -> str:
+        if address.source is AddressSource.GUEST:
+            return "" if self.watcher is None else self.watcher.interface_name(address.ifindex)
+        try:
+            return socket.if_indextoname(address.ifindex)
+        except OSError:
+            return ""  # it has just gone
 
 
 class Addressing:

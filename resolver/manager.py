@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from resolver import leaders
-from resolver.addressing import Addressing, Followed
+from resolver.addressing import Addressing, Explained, Followed, Network
 from resolver.authority import Authority, Subject
 from resolver.core.errors import (
     InvalidArgument,
@@ -24,7 +24,7 @@ from resolver.core.errors import (
     NotSupported,
 )
 from resolver.core.machine import Machine, MachineClass, ProcessId
-from resolver.core.names import check_machine_name, name_key
+from resolver.core.names import alias_of, check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import Change, Entry, Registry
 from resolver.guest.metadata import GuestFiles
@@ -56,6 +56,15 @@ class Held:
     process: Process
     addresses: Followed
     map_timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What became of a machine's addresses."""
+
+    entry: Entry
+    network: Network
+    addresses: tuple[Explained, ...]
 
 
 class Manager:
@@ -184,6 +193,16 @@ class Manager:
         assert found is not None
         return found
 
+    def explain(self, name: str) -> Explanation:
+        """Why look-ups give what they give of a machine, by its name or alias."""
+        entry = self._by_name(name) or self.registry.by_host_name(name)
+        if entry is None:
+            raise NoSuchMachine(f"no machine {name} is registered")
+        if entry is self.host:
+            return Explanation(entry, Network.HOST, ())
+        followed = self._held[entry.key].addresses
+        return Explanation(entry, followed.network, followed.explained())
+
     # Start and stop.
 
     async def restore(self) -> None:
@@ -237,7 +256,8 @@ class Manager:
             id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
             unit=process.unit(), owner=subject.uid, realtime=time.time_ns() // 1000,
             monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
-            ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address)
+            ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address,
+            alias=alias_of(request.name, own_names()))
         held = Held(process, await self._addressing.follow(machine, process))
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:
@@ -261,6 +281,7 @@ class Manager:
         return entry
 
     def _restore(self, saved: Machine, held: Held) -> None:
+        saved = replace(saved, alias=alias_of(saved.name, own_names()))
         try:
             self.registry.add(self._addressing.chosen(_with_maps(saved, held.process), held.addresses))
         except (NoSuchProcess, MachineExists) as error:

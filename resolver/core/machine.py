@@ -85,7 +85,8 @@ class Machine:
     `id` is the machine id, 16 bytes. `network_interfaces` are the host-side interface indices that were registered
     (NETIF). `owner` is the uid of who registered it. Timestamps are of the registration, in microseconds of
     CLOCK_REALTIME and CLOCK_MONOTONIC. `control_address` is where the manager of a VM takes requests about it (systemd
-    261 has it). Maps are empty where the machine shares the host's user namespace.
+    261 has it). Maps are empty where the machine shares the host's user namespace. `alias` is another
+    name, as a key, that it would have for look-ups of hosts; see Entry.
     """
 
     name: str
@@ -107,3 +108,4 @@ class Machine:
     gid_map: IdMap = field(default_factory=IdMap)
     addresses: tuple[Address, ...] = ()
     chosen: tuple[ChosenAddress, ...] = ()
+    alias: str = ""

@@ -142,6 +142,8 @@ class AddressWatcher:
         self.addresses: tuple[Address, ...] = ()
         self.peers: tuple[tuple[int, int], ...] = ()
         """Interfaces inside that lead out: index inside, index there, as the guest has it (see links.py)."""
+        self.own_network = True
+        """Not the host's network namespace."""
         self.masters: dict[int, int] = {}
         """The bridges inside that these are ports of, by the index of the port."""
         self._name = name
@@ -166,6 +168,7 @@ class AddressWatcher:
         """
         watcher = cls(name, on_change)
         if process.shares_namespace("net"):
+            watcher.own_network = False
             watcher.known.set()
         else:
             watcher._follow(await opener.open(process, _GROUPS))

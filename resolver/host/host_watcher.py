@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tells what has changed of the host's own links, addresses and routes: other addresses of machines may be right then."""
+"""Tells what has changed of the host's own links, addresses and routes: other addresses may be right then."""
 
 import asyncio
 import errno

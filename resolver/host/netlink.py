@@ -115,9 +115,9 @@ class Neighbour:
 class Route:
     """A route, or the answer where packets to one address go.
 
-    `kind` is RTN_*: RTN_UNICAST for what leaves the host, RTN_LOCAL for what is its own. `interface` is the index of the
-    one that it leads out of, 0 where it is not the only one. `gateway`: to a router there. `destination` and `length`
-    are the network that it is for, the whole family where the length is 0.
+    `kind` is RTN_*: RTN_UNICAST for what leaves the host, RTN_LOCAL for what is its own. `interface` is the index of
+    the one that it leads out of, 0 where it is not the only one. `gateway`: to a router there. `destination` and
+    `length` are the network that it is for, the whole family where the length is 0.
     """
 
     kind: int
