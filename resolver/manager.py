@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from resolver import leaders
-from resolver.addressing import Addressing, Explained, Followed, Network
+from resolver.addressing import Addressing, Explained, Followed, Network, Outside, SeeingNothing
 from resolver.authority import Authority, Subject
 from resolver.core.errors import (
     InvalidArgument,
@@ -72,7 +72,7 @@ class Manager:
 
     def __init__(self, registry: Registry, states: StateFiles, opener: NetlinkOpener, links: HostLinks,
                  authority: Authority, units: Units, host: Machine, guest: GuestFiles,
-                 listeners: Iterable[Listener]) -> None:
+                 listeners: Iterable[Listener], outside: Outside | None = None) -> None:
         self.registry = registry
         self.host = Entry(host)
         """The machine .host: this host itself. It can be looked at and not be changed."""
@@ -84,7 +84,8 @@ class Manager:
         self._listeners = list(listeners)
         self._held: dict[str, Held] = {}
         self._registering: set[str] = set()
-        self._addressing = Addressing(opener, links, lambda: iter(self._held), self._followed, self._update)
+        self._addressing = Addressing(opener, links, outside or SeeingNothing(), lambda: iter(self._held),
+                                      self._followed, self._update)
 
     # Requests.
 
@@ -226,6 +227,10 @@ class Manager:
         """Choose addresses anew, soon, where a change of the host's links or routes may make others right."""
         self._addressing.host_changed(change)
 
+    def seen(self, key: str) -> None:
+        """Neighbours or leases tell something else of a machine, by its key."""
+        self._addressing.seen(key)
+
     def close(self) -> None:
         """Let go of every descriptor. Machines and their state files stay."""
         self._addressing.close()
@@ -310,7 +315,7 @@ class Manager:
         asyncio.get_running_loop().remove_reader(held.process)
         if held.map_timer is not None:
             held.map_timer.cancel()
-        held.addresses.close()
+        self._addressing.forget(held.addresses)
         held.process.close()
 
     def _let_go(self, entry: Entry, why: str) -> None:

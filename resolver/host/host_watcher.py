@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from resolver.host import netlink
 from resolver.host.netns import netlink_socket
-from resolver.host.reach import HostChange, Network
+from resolver.host.reach import HostChange, Prefix
 
 WAKE_EVENTS = 200
 """Read in one round of the loop; some 3 ms."""
@@ -85,7 +85,7 @@ class HostWatcher:
 def change_of(messages: list[netlink.Message]) -> HostChange:
     """What these events may have changed."""
     interfaces: set[int] = set()
-    networks: set[Network] = set()
+    networks: set[Prefix] = set()
     for message in messages:
         match message.body:
             case netlink.Link(index=index):
@@ -93,7 +93,7 @@ def change_of(messages: list[netlink.Message]) -> HostChange:
             case netlink.AddressEntry(address=address):
                 interfaces.add(address.ifindex)
             case netlink.Route() as route:
-                networks.add(Network.of(route))
+                networks.add(Prefix.of(route))
             case _ if message.type not in _BY_FAMILY_ALONE:  # a rule, a next hop: seldom, and of any consequence
                 return _EVERYTHING
     if len(networks) > NETWORKS_MAX:

@@ -18,8 +18,8 @@ _BITS = {AF_INET: 32, AF_INET6: 128}
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """What a route of the host's is for, and the interface it leads out of, 0 where it is not the only one.
+class Prefix:
+    """A network that a route of the host's is for, and the interface it leads out of, 0 where it is not the only one.
 
     `number` is the address as a big-endian number, without the bits behind the prefix.
     """
@@ -30,10 +30,15 @@ class Network:
     interface: int
 
     @classmethod
-    def of(cls, route: netlink.Route) -> "Network":
+    def of(cls, route: netlink.Route) -> "Prefix":
         shift = _BITS[route.family] - route.length
         number = int.from_bytes(route.destination, "big") >> shift << shift
         return cls(route.family, number, route.length, route.interface)
+
+    @classmethod
+    def of_address(cls, address: Address) -> "Prefix":
+        """The address alone, wherever it leads."""
+        return cls(address.family, int.from_bytes(address.packed, "big"), _BITS[address.family], 0)
 
     def holds(self, family: int, number: int) -> bool:
         return family == self.family and (number ^ self.number) >> _BITS[family] - self.length == 0
@@ -44,7 +49,7 @@ class HostChange:
     """What changed of the host's: links and addresses by interface, routes by network; or too much to be told apart."""
 
     interfaces: frozenset[int] = frozenset()
-    networks: frozenset[Network] = frozenset()
+    networks: frozenset[Prefix] = frozenset()
     everything: bool = False
 
     def __or__(self, other: "HostChange") -> "HostChange":
@@ -112,10 +117,18 @@ class Reach:
         return tuple(self._links.host_interfaces(*self._machine))
 
     @cached_property
+    def ports(self) -> tuple[int, ...]:
+        """Those that are ports of something: others may be there too."""
+        return tuple(index for index, masters in self._above.items() if masters)
+
+    @cached_property
+    def _above(self) -> dict[int, tuple[int, ...]]:
+        return {index: tuple(self._links.masters(index)) for index in self.interfaces}
+
+    @cached_property
     def _ways(self) -> frozenset[int]:
         """The machine's host-side interfaces, and what they are ports of: who answers there is the machine."""
-        own = self.interfaces
-        return frozenset([*own, *(master for way in own for master in self._links.masters(way))])
+        return frozenset([*self._above, *(master for masters in self._above.values() for master in masters)])
 
     @cached_property
     def _beside(self) -> frozenset[int]:
