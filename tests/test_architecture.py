@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "resolver.nss_server": set(),
     "resolver.publisher": {"core", "table"},
     "resolver.userdb_keeper": {"core", "host"},
+    "resolver.leases": {"core", "host", "leases"},
+    "resolver.outside": {"core", "host", "leases"},
     "resolver.guest": {"core", "host", "guest"},
     "resolver.dbus": {"core", "dbus", "host", "manager", "authority", "units", "guest", "log"},
     "resolver.units": {"core"},

@@ -42,6 +42,8 @@ _NTF_PROXY = 0x08  # the host answers for it
 
 _MULTICAST = 0x01  # in a MAC address's first byte
 _VLAN = "vlan"
+_LINK_KINDS = frozenset({"bridge", _VLAN})
+"""Besides ports, where a DHCP server may serve guests."""
 
 _I = TypeVar("_I")
 _V = TypeVar("_V")
@@ -76,6 +78,8 @@ class Neighbourhood:
         self._ports: dict[int, Port] = {}
         self._links: dict[int, set[int]] = {}  # ports by link
         self._vlans: dict[int, int] = {}  # interface to the one below
+        self._names: dict[str, int] = {}
+        self._named: dict[int, str] = {}
         self._owners: dict[tuple[int, bytes], Port] = {}  # by link and MAC
         self._seen: dict[bytes, list[Port]] = {}  # by MAC, first come first
         self._given: dict[bytes, list[Port]] = {}
@@ -110,6 +114,19 @@ class Neighbourhood:
         if link in self._ports and self._ports[link].link == link:
             return self._ports[link]
         return self._owners.get((link, mac))
+
+    def neighbour(self, key: Key) -> Neighbour | None:
+        """What is known of an address on an interface."""
+        return self._neighbours.get(key)
+
+    def index_of(self, name: str) -> int:
+        """The index of a port, a bridge or a VLAN interface by its name, else 0."""
+        return self._names.get(name, 0)
+
+    def link_of(self, interface: int) -> int:
+        """The link that an interface of the host's is on: itself, or a bridge below it; 0 where no port is on it."""
+        link = interface if interface in self._links else self._vlans.get(interface, 0)
+        return link if link in self._links else 0
 
     def holders(self, packed: bytes) -> list[tuple[Key, Neighbour]]:
         """The neighbours of that IP address behind ports: one on each link."""
@@ -184,9 +201,19 @@ class Neighbourhood:
         else:
             self._vlans.pop(link.index, None)
         port = self._ports.get(link.index)
+        self._name(link.index, link.name if there and (port is not None or link.kind in _LINK_KINDS) else "")
         if port is not None:
             port.generation = self._generation
             self._move(port, *port.describe(link if there else None))
+
+    def _name(self, index: int, name: str) -> None:
+        if self._named.get(index, "") == name:
+            return
+        old = self._named.pop(index, "")
+        if self._names.get(old) == index:
+            del self._names[old]
+        if name:
+            self._named[index], self._names[name] = name, index
 
     def _on_forwarding(self, entry: netlink.Neighbour, there: bool) -> None:
         """Which MAC address a bridge has seen behind a port. PERMANENT ones are the port's own (br_fdb.c)."""
@@ -236,8 +263,8 @@ class Neighbourhood:
 
     def _on_neighbour(self, entry: netlink.Neighbour, there: bool) -> None:
         key = entry.interface, entry.destination
-        link = entry.interface if entry.interface in self._links else self._vlans.get(entry.interface, 0)
-        if link not in self._links:
+        link = self.link_of(entry.interface)
+        if not link:
             return
         counts = entry.state & (_ANSWERED | _PERMANENT) and not entry.flags & _NTF_PROXY
         if not counts or not _is_one_mac(entry.hardware) or not _is_somebodys(entry):
