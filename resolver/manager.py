@@ -202,7 +202,10 @@ class Manager:
         if entry is self.host:
             return Explanation(entry, Network.HOST, ())
         followed = self._held[entry.key].addresses
-        return Explanation(entry, followed.network, followed.explained())
+        network = followed.network
+        if network is Network.HOST and entry.machine.machine_class is MachineClass.VM:
+            network = Network.UNKNOWN  # its leader's is not the guest's
+        return Explanation(entry, network, followed.explained())
 
     # Start and stop.
 
