@@ -7,8 +7,9 @@ seconds since 1970 or 0, `hostname`, `client-id`, and for DHCPv6 `iaid` and `ser
 what dnsmasq knows of the link, and not of the client's own word; it may be missing.
 
 systemd-networkd: /var/lib/systemd/network/dhcp-server-lease/INTERFACE, one object with an array `Leases`, as version
-257 writes it (PersistLeases= in systemd.network(5); 252 writes nothing): `Address`, `HardwareAddress` and
-`HardwareAddressLength` as bytes in arrays, `HardwareAddressType` (1 is Ethernet, RFC 1700), `ExpirationRealtimeUSec`.
+257 writes it when it gives a lease, and not when one is given back or expires (PersistLeases= in systemd.network(5);
+before 256 it wrote none): `Address` and `HardwareAddress` as bytes in arrays, `HardwareAddressLength`,
+`HardwareAddressType` (1 is Ethernet, RFC 1700), `ExpirationRealtimeUSec`.
 """
 
 import json
