@@ -24,6 +24,9 @@ SHARE = 10
 NETWORKS_MAX = 64
 """Told apart in one round; each is compared with every machine's addresses. Beyond, everything may have changed."""
 
+RECEIVE_BUFFER = 4 * 1024 * 1024
+"""Bytes that the kernel keeps, some 5000 events: where some are lost, all machines are chosen anew."""
+
 _DATAGRAM_MAX = 32768
 _GROUPS = (netlink.RTMGRP_LINK | netlink.RTMGRP_IPV4_IFADDR | netlink.RTMGRP_IPV6_IFADDR | netlink.RTMGRP_IPV4_ROUTE
            | netlink.RTMGRP_IPV6_ROUTE | netlink.RTMGRP_IPV4_RULE | netlink.RTMGRP_IPV6_RULE | netlink.RTMGRP_NEXTHOP)
@@ -40,7 +43,7 @@ class HostWatcher:
     def __init__(self, on_change: Callable[[HostChange], object]) -> None:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
-        self._socket = netlink_socket(_GROUPS)
+        self._socket = netlink_socket(_GROUPS, RECEIVE_BUFFER)
         self._timer: asyncio.TimerHandle | None = None
         self._listen()
 
