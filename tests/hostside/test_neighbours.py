@@ -16,8 +16,11 @@ import pytest
 
 from resolver.host import neighbourhood as neighbourhood_module
 from resolver.host import neighbours as neighbours_module
+from resolver.host import netlink
 from resolver.host import port as port_module
+from resolver.host.neighbourhood import Neighbourhood
 from resolver.host.neighbours import GROUPS, NeighbourWatcher
+from resolver.host.netlink import RTM_DELLINK, RTM_NEWLINK, RTM_NEWNEIGH, Link, Message, Neighbour
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
 from tests.hostside.guests import VethGuest, add_bridge, index, tap_guest, veth_guest
@@ -335,6 +338,8 @@ def test_gratuitous_arp_takes_nothing_over(host: int, web: VethGuest, caplog: py
             # When the owner goes, who else says so has it.
             evil.ask(MAC_B, "10.1.0.10", "10.1.0.1")
             await eventually(lambda: MAC_B in in_net(host, "ip", "neighbour", "show", "10.1.0.10"))
+            await watch.settled()
+            assert watch.addresses("web") == {"10.1.0.10"}
             watch.watcher.forget("web")
             await watch.until(lambda: "10.1.0.10" in watch.addresses("evil"))
 
@@ -487,6 +492,46 @@ def test_a_flood_costs_a_bounded_share(host: int, web: VethGuest, tmp_path: Path
         assert len(watch.calls) - calls <= (loop.time() - began) / neighbours_module.PAUSE_SECONDS + 2
 
     watching(host, test)
+
+
+# Without a kernel: what this one may lack, and how it is with many.
+
+
+def told(hood: Neighbourhood, body: Link | Neighbour, kind: int = 0) -> None:
+    kind = kind or (RTM_NEWLINK if isinstance(body, Link) else RTM_NEWNEIGH)
+    hood.apply(Message(kind, 0, False, body))
+
+
+def test_a_vlan_upon_a_bridge_is_the_bridges_link() -> None:
+    hood, mac = Neighbourhood(), bytes.fromhex("525400000001")
+    hood.follow("vm", [5])
+    told(hood, Link(9, "br0", kind="bridge"))
+    told(hood, Link(5, "vnet0", 9, "bridge", kind="tun"))
+    told(hood, Link(7, "br0.7", link=9, kind="vlan"))
+    told(hood, Neighbour(netlink.AF_BRIDGE, 5, 2, 0, hardware=mac, master=9))
+    told(hood, Neighbour(2, 7, 2, 0, bytes([10, 7, 0, 5]), mac))
+    told(hood, Neighbour(2, 8, 2, 0, bytes([10, 8, 0, 5]), mac))  # another interface
+    (port,) = hood.ports("vm")
+    assert [key for key, _ in hood.neighbours(port)] == [(7, bytes([10, 7, 0, 5]))]
+    assert (hood.index_of("br0.7"), hood.link_of(7), hood.index_of("br0"), hood.link_of(8)) == (7, 9, 9, 0)
+
+
+def test_nothing_is_left_of_those_that_went() -> None:
+    hood = Neighbourhood()
+    for i in range(1000):
+        mac = (2**41 + i).to_bytes(6, "big")
+        hood.follow(f"vm{i}", [i + 10])
+        told(hood, Link(i + 10, f"vnet{i}", 9, "bridge", kind="tun", hardware=b"\xfe" + mac[1:]))
+        told(hood, Neighbour(netlink.AF_BRIDGE, i + 10, 2, 0, hardware=mac, master=9))
+        told(hood, Neighbour(2, 9, 2, 0, bytes([10, 1, i // 256, i % 256]), mac))
+        told(hood, Neighbour(2, 9, 2, 0, bytes([10, 2, i // 256, i % 256]), b"\x02\xff" + mac[2:]))
+    assert sum(len(port.keys) for i in range(1000) for port in hood.ports(f"vm{i}")) == 1000
+    for i in range(1000):
+        if i % 2:
+            told(hood, Link(i + 10, f"vnet{i}", kind="tun"), RTM_DELLINK)
+        hood.forget(f"vm{i}")
+    left = {name: value for name, value in vars(hood).items() if isinstance(value, dict | set) and value}
+    assert set(left) <= {"changed", "_names", "_named"}
 
 
 async def eventually(predicate: Callable[[], bool]) -> None:

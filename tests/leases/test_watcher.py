@@ -255,6 +255,23 @@ def test_a_queue_that_overflows_is_read_anew(tmp_path: Path, monkeypatch: pytest
     watching(tmp_path, test)
 
 
+def test_a_directory_that_comes_while_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = inotify.Inotify.add
+    (tmp_path / "var").mkdir()
+
+    def late(self: inotify.Inotify, path: str, mask: int) -> int:
+        if path == str(tmp_path / "var"):  # the directory itself was not there
+            (tmp_path / "var" / "misc").mkdir(exist_ok=True)
+        return add(self, path, mask)
+
+    async def test(watch: Watch) -> None:
+        (watch.plain / "dnsmasq.leases").write_text(line("10.1.0.5"))
+        await watch.until("10.1.0.5")
+
+    monkeypatch.setattr(inotify.Inotify, "add", late)
+    watching(tmp_path, test)
+
+
 def test_a_disk_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                          caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(watcher_module, "TURN_SECONDS", 0.05)
