@@ -2,9 +2,9 @@
 """Which of a machine's addresses look-ups give, and why.
 
 Global and site-local ones that the host routes straight to the machine. Where it does so for none of them, as with
-macvlan, those that others can reach: on the link that the machine's interface lies on, or all of them. Link-local ones
-only where no other works, since who connects to them needs a scope id. What is left out here stays in the machine's
-full list.
+macvlan, those that others can reach: on the link that the machine's interface lies on, or else all but those of links
+inside the machine. Link-local ones only where no other works, since who connects to them needs a scope id. What is left
+out here stays in the machine's full list.
 
 A guest gives itself whatever address it likes, its neighbour's or that of a public name server. So a reverse look-up
 answers what the host itself routes to the machine, and nothing else.
@@ -42,6 +42,8 @@ class Way(Enum):
     """Out of the bridge, but to another port of it: there the host has found who answers."""
     HOST = auto()
     """To the host itself: the address is its own."""
+    INSIDE = auto()
+    """Anywhere else, or nowhere, for an address of an interface that is on no link of the host's, though others are."""
     ELSEWHERE = auto()
     """Anywhere else, or nowhere."""
 
@@ -62,6 +64,7 @@ class Reason(StrEnum):
     LINK_LOCAL = "link-local"
     NO_SCOPE = "no-scope"
     ROUTED_ELSEWHERE = "routed-elsewhere"
+    INSIDE = "inside"
     ANOTHER_PORT = "another-port"
     OF_THE_HOST = "of-the-host"
     REPEATED = "repeated"
@@ -84,6 +87,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.LINK_LOCAL: "link-local, and the machine has better ones",
     Reason.NO_SCOPE: "link-local, and the host's interface to the machine is not known",
     Reason.ROUTED_ELSEWHERE: "the host routes elsewhere, or nowhere, for it",
+    Reason.INSIDE: "on a link inside the machine, that the host has no part in and no route to",
     Reason.ANOTHER_PORT: "the host finds it behind another port of the bridge",
     Reason.OF_THE_HOST: "the host's own address",
     Reason.REPEATED: "listed already, with another interface or prefix",
@@ -182,7 +186,7 @@ _GIVEN_BY = {Way.STRAIGHT: Reason.ROUTED, Way.BESIDE: Reason.BESIDE, Way.ELSEWHE
 """The ways by which addresses are given, best first: those of the best that a machine has, and no others."""
 
 _LEFT_OUT_BY = {Way.BESIDE: Reason.ROUTED_ELSEWHERE, Way.ELSEWHERE: Reason.ROUTED_ELSEWHERE,
-                Way.ANOTHER_PORT: Reason.ANOTHER_PORT, Way.HOST: Reason.OF_THE_HOST}
+                Way.INSIDE: Reason.INSIDE, Way.ANOTHER_PORT: Reason.ANOTHER_PORT, Way.HOST: Reason.OF_THE_HOST}
 
 
 def _unusable(address: Address) -> Reason | None:

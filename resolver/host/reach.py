@@ -78,29 +78,26 @@ class Reach:
     def scope_id(self, address: Address) -> int:
         if address.source is not AddressSource.GUEST:
             return self._links.scope_id(address.ifindex)
-        _, _, peers = self._machine
-        led = {inside: there for inside, there in peers if there in self.interfaces}
-        led.update({self._masters[inside]: there for inside, there in led.items() if inside in self._masters})
-        # An address of another interface inside (a bridge of the guest's own) is on no link of the host's. Where the
-        # guest has told of none, the one that was registered is all there is to go by.
-        there = led.get(address.ifindex, 0) if led else next(iter(self.interfaces), 0)
+        # Where the guest has told of none, the interface that was registered is all there is to go by.
+        there = self._led.get(address.ifindex, 0) if self._led else next(iter(self.interfaces), 0)
         return self._links.scope_id(there) if there else 0
 
     def way(self, address: Address) -> Way:
         self._asked.append((address.family, int.from_bytes(address.packed, "big")))
         route = self._links.route(address)
-        if route is None:
-            return Way.ELSEWHERE
-        self._led_out_of.add(route.interface)
-        if route.kind == netlink.RTN_LOCAL:
-            return Way.HOST
-        # Behind a router is whoever that router knows, not this machine: a bridge may have the host's way out too.
-        if route.kind != netlink.RTN_UNICAST or route.gateway:
-            return Way.ELSEWHERE
-        if route.interface in self._ways or self._seen_there(address, route.interface):
-            port = self._port_of(route.interface, address.family, address.packed)
-            return Way.STRAIGHT if port in (0, *self.interfaces) else Way.ANOTHER_PORT
-        return Way.BESIDE if route.interface in self._beside else Way.ELSEWHERE
+        if route is not None:
+            self._led_out_of.add(route.interface)
+            if route.kind == netlink.RTN_LOCAL:
+                return Way.HOST
+            # Behind a router is whoever that router knows, not this machine: a bridge may have the host's way out too.
+            if route.kind == netlink.RTN_UNICAST and not route.gateway:
+                if route.interface in self._ways or self._seen_there(address, route.interface):
+                    port = self._port_of(route.interface, address.family, address.packed)
+                    return Way.STRAIGHT if port in (0, *self.interfaces) else Way.ANOTHER_PORT
+                if route.interface in self._beside:
+                    return Way.BESIDE
+        inside = self._led and address.source is AddressSource.GUEST and address.ifindex not in self._led
+        return Way.INSIDE if inside else Way.ELSEWHERE
 
     def concerned(self, change: HostChange) -> bool:
         """Whether way() or scope_id() may answer otherwise after that change."""
@@ -115,6 +112,14 @@ class Reach:
     def interfaces(self) -> tuple[int, ...]:
         """The machine's host-side interfaces."""
         return tuple(self._links.host_interfaces(*self._machine))
+
+    @cached_property
+    def _led(self) -> dict[int, int]:
+        """Interfaces inside that are on a link of the host's, or the guest's bridge upon such a one: to the interface
+        here. Others inside, as a bridge for containers of the guest's own, are on none."""
+        _, _, peers = self._machine
+        led = {inside: there for inside, there in peers if there in self.interfaces}
+        return led | {self._masters[inside]: there for inside, there in led.items() if inside in self._masters}
 
     @cached_property
     def ports(self) -> tuple[int, ...]:

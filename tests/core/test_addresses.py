@@ -73,11 +73,11 @@ def test_where_the_host_routes_to_none_all_are_given_and_none_is_believed() -> N
 
 
 def test_a_link_local_address_that_works_is_given_beside_others_that_do_not() -> None:
-    """A bridge inside is all that has a global address: glibc puts the link-local one first, and it connects."""
-    found = verdicts(guest("172.17.0.1", ifindex=3), guest("fe80::1", 253), guest("fe80::2", 253, ifindex=3),
-                     otherwise=Way.ELSEWHERE)
-    assert chosen(found) == [("172.17.0.1", 0, False), ("fe80::1", 9, False)]
-    assert reasons(found) == [Reason.UNROUTED, Reason.ONLY_LINK_LOCAL, Reason.NO_SCOPE]
+    """The host has no route to the link's own: glibc puts the link-local one first, and it connects."""
+    found = verdicts(guest("10.0.0.2"), guest("172.17.0.1", ifindex=3), guest("fe80::1", 253),
+                     guest("fe80::2", 253, ifindex=3), ways={"172.17.0.1": Way.INSIDE}, otherwise=Way.ELSEWHERE)
+    assert chosen(found) == [("10.0.0.2", 0, False), ("fe80::1", 9, False)]
+    assert reasons(found) == [Reason.UNROUTED, Reason.INSIDE, Reason.ONLY_LINK_LOCAL, Reason.NO_SCOPE]
 
 
 def test_on_a_shared_link_its_own_addresses_alone_are_given() -> None:

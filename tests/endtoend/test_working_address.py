@@ -47,20 +47,25 @@ def test_veth_and_a_bridge_of_the_guests_own(world: World) -> None:
               "address add 172.17.0.5/16 dev docker0", "address add fd00:172::1/64 dev docker0 nodad",
               "link set docker0 up")
     serve(world, web)
-    wait_for(lambda: given(world, "web").get("fd00:172::1") == "routed-elsewhere", what="the bridge to be known")
+    wait_for(lambda: given(world, "web").get("fd00:172::1") == "inside", what="the bridge to be known")
     assert connected(world, "web") == web.ipv6
     assert world.addresses("ahosts", "web") == [web.ipv6, web.ipv4]
     assert given(world, "web")["172.17.0.1"] == "of-the-host"
 
 
 def test_link_local_addresses_alone_and_a_bridge_of_the_guests_own(world: World) -> None:
-    """The bridge has the only global address, and nobody outside can use it: the link-local one is tried first."""
+    """The bridge has the only global address, and nobody outside can use it."""
     ip(world, "address add 192.0.2.1/24 dev lo", "address add 2001:db8::1/128 dev lo nodad")
     web = world.machine("web", addresses=[], host_addresses=[])
     ip_inside(web, "link add docker0 type bridge", "address add 172.17.0.1/16 dev docker0", "link set docker0 up")
     serve(world, web)
     wait_for(lambda: "172.17.0.1" in given(world, "web"), what="the bridge to be known")
     assert connected(world, "web") == f"{link_local(web)}%{web.host_interface}"
+    assert given(world, "web")["172.17.0.1"] == "inside"
+    assert world.addresses("ahostsv4", "web") == []
+    # A bridge upon the link is of the link.
+    ip_inside(web, "link set host0 master docker0")
+    wait_for(lambda: given(world, "web")["172.17.0.1"] == "unrouted", what="the bridge to be on the host's link")
 
 
 def test_two_veths(world: World) -> None:
