@@ -371,6 +371,8 @@ class Neighbourhood:
 
     def _move(self, port: Port, link: int, given: bytes) -> None:
         """A port is on another link now, 0 for none: what was seen behind it is not known to be there."""
+        if given and link and (port.given, port.link) != (given, link):
+            self._take_back(given, link)
         if port.given != given:
             if port.given:
                 _remove(self._given, port.given, port)
@@ -379,8 +381,6 @@ class Neighbourhood:
                 self._given.setdefault(given, []).append(port)
             self.dump_wanted |= link != 0
             self.changed.add(port.machine)
-        if given and link:
-            self._take_back(given, link)
         if port.link == link:
             return
         for mac in list(port.macs):
