@@ -18,9 +18,10 @@ FILE_MAX = 4 * 1024 * 1024
 FILES_MAX = 256
 """Files of one directory: a DHCP server for each of as many bridges."""
 
-SERVICE_UID_MAX = 999
-"""Files that are believed are root's or a service's (SYS_UID_MAX, login.defs(5)): dnsmasq and systemd-networkd write as
-users of their own. Whatever else lies there is somebody's word."""
+PEOPLES_UIDS = range(1000, 60000)
+NOBODY = 65534
+"""Files that are believed are root's or a service's: dnsmasq and systemd-networkd write as users of their own. What
+people wrote (UID_MIN and UID_MAX, login.defs(5)) is their word, what nobody wrote may be anybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def _content(directory: int, name: str) -> bytes:
 
 def _check(status: os.stat_result, what: str) -> None:
     """Nobody but root and services may have written there."""
-    if status.st_uid > SERVICE_UID_MAX:
+    if status.st_uid in PEOPLES_UIDS or status.st_uid >= NOBODY:
         raise ValueError(f"{what} belongs to uid {status.st_uid}")
     if status.st_mode & stat.S_IWOTH:
         raise ValueError(f"{what} can be written by everybody")

@@ -168,8 +168,8 @@ def test_a_lease_goes_when_it_expires(tmp_path: Path) -> None:
     watching(tmp_path, test)
 
 
-@pytest.mark.parametrize("how", ["link", "fifo", "directory", "big", "somebodys", "everybodys", "in everybodys",
-                                 "in somebodys"])
+@pytest.mark.parametrize("how", ["link", "fifo", "directory", "big", "somebodys", "nobodys", "everybodys",
+                                 "in everybodys", "in somebodys"])
 def test_what_is_not_believed(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture,
                               monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() != 0:
@@ -187,8 +187,8 @@ def test_what_is_not_believed(tmp_path: Path, how: str, caplog: pytest.LogCaptur
         file.mkdir()
     else:
         file.write_text(line("10.1.0.5") * (30 if how == "big" else 1))
-    if how == "somebodys":
-        os.chown(file, 1000, 0)
+    if how in ("somebodys", "nobodys"):
+        os.chown(file, 1000 if how == "somebodys" else 65534, 0)
     if how == "everybodys":
         file.chmod(0o666)
     if how == "in everybodys":
@@ -208,12 +208,13 @@ def test_what_is_not_believed(tmp_path: Path, how: str, caplog: pytest.LogCaptur
     assert len([r for r in caplog.records if "dnsmasq.leases: not read" in r.message]) == 1
 
 
-def test_a_services_file_is_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("uid", [0, 110, 61184])
+def test_a_services_file_is_believed(tmp_path: Path, uid: int) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     (tmp_path / "var" / "misc").mkdir(parents=True)
     (tmp_path / "var" / "misc" / "dnsmasq.leases").write_text(line("10.1.0.5"))
-    os.chown(tmp_path / "var" / "misc" / "dnsmasq.leases", 110, 0)
+    os.chown(tmp_path / "var" / "misc" / "dnsmasq.leases", uid, 0)
 
     async def test(watch: Watch) -> None:
         assert watch.addresses() == {"10.1.0.5"}
