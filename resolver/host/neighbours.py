@@ -16,7 +16,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from resolver.host import netlink
 from resolver.host.neighbourhood import Neighbourhood
@@ -81,8 +80,10 @@ class NeighbourWatcher:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = netlink_socket(GROUPS) if opened is None else opened
-        with suppress(PermissionError):  # in a user namespace: as much as a machine's has
+        try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        except PermissionError:  # without CAP_NET_ADMIN: as much as everybody may have
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False
         self._dump: _Dump | None = None
