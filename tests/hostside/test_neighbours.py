@@ -407,11 +407,11 @@ def test_a_guest_that_answers_for_a_whole_network(host: int, br0: int, monkeypat
             await watch.until(lambda: len(watch.addresses("evil")) == 20)
             await watch.settled()
             assert len(watch.watcher.neighbourhood._neighbours) == 21
-            # Room again: what was left out is asked for.
+            # Half of the room is free again: what was left out is asked for.
             kept = watch.addresses("evil")
             for address in kept:
                 await asyncio.to_thread(in_net, host, "ip", "neighbour", "del", address, "dev", "br0")
-            await watch.until(lambda: len(watch.addresses("evil") - kept) == 20)
+            await watch.until(lambda: not watch.addresses("evil") & kept and len(watch.addresses("evil")) > 10)
 
     with caplog.at_level(logging.WARNING):
         watching(host, test)
