@@ -213,6 +213,8 @@ def test_states_that_count(host: int, web: VethGuest, state: str, counts: bool) 
 
 
 def test_a_mac_address_stays_when_the_bridge_has_forgotten_it(host: int, web: VethGuest) -> None:
+    in_net(web.pid, "sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")  # it speaks without being asked
+
     async def test(watch: Watch) -> None:
         watch.watcher.follow("web", [web.port])
         await asyncio.to_thread(web.reach, "10.1.0.1")
