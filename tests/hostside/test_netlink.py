@@ -163,5 +163,6 @@ def test_the_kernel_understands_the_requests() -> None:
         assert Link(1, "lo", hardware=bytes(6)) in [m.body for m in links]
         addresses = ask(netlink.dump_request(netlink.RTM_GETADDR, 2), netlink.NLMSG_DONE)
         assert {m.sequence for m in addresses} == {2}
-        assert [m.body for m in ask(netlink.link_request(1, 3), netlink.RTM_NEWLINK)] == [Link(1, "lo", hardware=bytes(6))]
+        assert [m.body for m in ask(netlink.link_request(1, 3), netlink.RTM_NEWLINK)] == [
+            Link(1, "lo", hardware=bytes(6))]
         assert [m.body for m in ask(netlink.link_request(2**31 - 1, 4), netlink.NLMSG_ERROR)] == [19]  # ENODEV
