@@ -64,7 +64,6 @@ class Topology:
     options: tuple[str, ...] = ()
     host: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
-    machine_class: str = "container"
 
 
 TOPOLOGIES = (
@@ -141,7 +140,7 @@ def start(host: BootedHost, topology: Topology, last_first: ExitStack) -> None:
     inside(host, guest.leader, "ip -batch -", stdin="\n".join(topology.inside))
 
 
-def start_plain(host: BootedHost, topology: Topology, last_first: ExitStack) -> None:
+def start_plain(host: BootedHost, topology: Topology, _last_first: ExitStack) -> None:
     register(host, topology.name, "container", 0, "sleep infinity")
 
 

@@ -21,9 +21,6 @@ part of the 10 ms within which a change shall be seen."""
 SHARE = 10
 """Of ten seconds of the loop, one at the most: a route that flaps delays nobody."""
 
-NETWORKS_MAX = 64
-"""Told apart in one round; each is compared with every machine's addresses. Beyond, everything may have changed."""
-
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Bytes that the kernel keeps, some 5000 events: where some are lost, all machines are chosen anew."""
 
@@ -99,6 +96,4 @@ def change_of(messages: list[netlink.Message]) -> HostChange:
                 networks.add(Prefix.of(route))
             case _ if message.type not in _BY_FAMILY_ALONE:  # a rule, a next hop: seldom, and of any consequence
                 return _EVERYTHING
-    if len(networks) > NETWORKS_MAX:
-        return _EVERYTHING
-    return HostChange(frozenset(interfaces), frozenset(networks))
+    return HostChange(frozenset(interfaces)) | HostChange(networks=frozenset(networks))

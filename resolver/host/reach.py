@@ -14,6 +14,10 @@ from resolver.host.process import Process
 PortOf = Callable[[int, int, bytes], int]
 """(bridge, family, packed): the index of the port behind which the host has found that address, 0 where it has not."""
 
+NETWORKS_MAX = 64
+"""Changes of routes that are told apart; each is compared with every machine's addresses. Where there are more at a
+time, a routing daemon is at work, and everything may have changed."""
+
 _BITS = {AF_INET: 32, AF_INET6: 128}
 
 
@@ -53,8 +57,10 @@ class HostChange:
     everything: bool = False
 
     def __or__(self, other: "HostChange") -> "HostChange":
-        return HostChange(self.interfaces | other.interfaces, self.networks | other.networks,
-                          self.everything or other.everything)
+        networks = self.networks | other.networks
+        if self.everything or other.everything or len(networks) > NETWORKS_MAX:
+            return HostChange(everything=True)
+        return HostChange(self.interfaces | other.interfaces, networks)
 
 
 class Reach:

@@ -10,11 +10,11 @@ import pytest
 from resolver.core.addresses import AF_INET, Way
 from resolver.core.machine import Address
 from resolver.host import netlink
-from resolver.host.host_watcher import _GROUPS, NETWORKS_MAX, change_of
+from resolver.host.host_watcher import _GROUPS, change_of
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
-from resolver.host.reach import HostChange, Prefix, Reach
+from resolver.host.reach import NETWORKS_MAX, HostChange, Prefix, Reach
 from tests.hostside.worlds import in_net, needs_root, sleeper
 
 pytestmark = needs_root
@@ -125,6 +125,11 @@ def test_more_routes_than_are_told_apart_are_everything(host: Host) -> None:
     many = host.change(*(f"route add 203.0.113.{n}/32 dev up0" for n in range(NETWORKS_MAX + 1)))
     assert many.everything
     assert host.reach().concerned(many)
+    # What waits for its turn is bounded too.
+    together = HostChange()
+    for number in range(NETWORKS_MAX + 1):
+        together |= HostChange(networks=frozenset({Prefix(AF_INET, number << 24, 8, 5)}))
+    assert together == HostChange(everything=True)
 
 
 def test_prefixes() -> None:
