@@ -30,6 +30,7 @@ from resolver.host.this_host import host_machine
 from resolver.manager import Manager
 from resolver.notify import notify
 from resolver.nss_server import NssServer
+from resolver.outside import OutsideAddresses
 from resolver.publisher import Publisher
 from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
@@ -42,6 +43,9 @@ from resolver.varlink.service import Service
 from resolver.worker.run import Workers
 
 RUN_DIRECTORY = "/run/mymachines"
+
+OUTSIDE_SECONDS = 1.0
+"""For the first reading of neighbour tables and leases, before machines of before are published without; some ms."""
 
 EXIT_ALREADY_RUNNING = 3
 """Another mymachinesd serves this host."""
@@ -97,8 +101,9 @@ async def _serve(options: argparse.Namespace) -> None:
     bus = Connection(NAME)
     # Polkit and systemd are asked over the bus; without it, root alone changes machines, and units are not supported.
     polkit, workers = Polkit(bus), Workers()
+    outside = OutsideAddresses(lambda key: manager.seen(key))  # noqa: PLW0108 - the manager comes after it
     manager = Manager(registry, StateFiles(), NetlinkOpener(), links, polkit, Systemd(bus), host_machine(), guest,
-                      [publisher.publish, MachineSignals(bus).on_changes])
+                      [publisher.publish, MachineSignals(bus).on_changes], outside)
     entering = Entering(manager, polkit, workers)
     bus_server = BusServer(bus, manager, entering, guest.os_release_of)
     nss = NssServer(lambda packet: answer_packet(registry, packet))
@@ -107,8 +112,13 @@ async def _serve(options: argparse.Namespace) -> None:
     varlink: list[Server] = []
 
     # Before addresses are chosen: no change of the host's routes comes between.
-    host_watcher = HostWatcher(manager.choose_again)
+    host_watcher = HostWatcher(manager.host_changed)
     await manager.restore()
+    try:
+        # A VM that was known before has its addresses again before anybody reads of it.
+        await asyncio.wait_for(outside.known(), OUTSIDE_SECONDS)
+    except TimeoutError:
+        _log.warning("Neighbours and leases are not known yet; virtual machines get their addresses later")
     # The table first: from here on look-ups have what the restored machines say. Then those who change it.
     publisher.start()
     try:
@@ -125,6 +135,7 @@ async def _serve(options: argparse.Namespace) -> None:
         notify("STOPPING=1")
     finally:
         host_watcher.close()
+        outside.close()
         for server in varlink:
             server.close()
         await bus_server.close()

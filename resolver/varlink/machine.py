@@ -27,6 +27,7 @@ from resolver.varlink.call import Call, Reply
 from resolver.varlink.errors import VarlinkError, expected_more
 from resolver.varlink.interface import Interface, load_interface
 from resolver.varlink.machine_image import MachineImageInterface, machine_image_interface
+from resolver.varlink.mymachines import MymachinesInterface, mymachines_interface
 
 NAME = "io.systemd.Machine"
 
@@ -207,8 +208,9 @@ class MachineInterface:
 
 def machine_services(manager: Manager, entering: Entering) -> tuple[list[Interface], dict[str, object]]:
     """What both sockets in /run/systemd/machine serve: interfaces, and their handlers by name."""
-    machine, image = machine_interface(), machine_image_interface()
-    return [machine, image], {machine.name: MachineInterface(manager, entering), image.name: MachineImageInterface()}
+    machine, image, ours = machine_interface(), machine_image_interface(), mymachines_interface()
+    return [machine, image, ours], {machine.name: MachineInterface(manager, entering),
+                                    image.name: MachineImageInterface(), ours.name: MymachinesInterface(manager)}
 
 
 def machine_interface() -> Interface:
