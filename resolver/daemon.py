@@ -16,7 +16,6 @@ import machine_images.dbus
 import machine_images.varlink
 from machine_images.dbus import ImageManagerHandlers, ImageObjects
 from machine_images.images import Images
-from machine_images.varlink import NAME as IMAGE
 from machine_images.varlink import MachineImageInterface, machine_image_interface
 from resolver import __version__, log
 from resolver.core.registry import Registry
@@ -38,6 +37,7 @@ from resolver.host.this_host import host_machine
 from resolver.manager import Manager
 from resolver.notify import notify
 from resolver.nss_server import NssServer
+from resolver.outside import OutsideAddresses
 from resolver.publisher import Publisher
 from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
@@ -45,13 +45,16 @@ from resolver.table.writer import TableWriter
 from resolver.userdb_keeper import UserdbKeeper
 from resolver.varlink import IMAGE_SOCKET, MACHINE_SOCKET
 from resolver.varlink import errors as varlink_errors
-from resolver.varlink.machine import NAME as MACHINE
 from resolver.varlink.machine import MachineInterface, machine_interface
+from resolver.varlink.mymachines import MymachinesInterface, mymachines_interface
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
 from resolver.worker.run import Workers
 
 RUN_DIRECTORY = "/run/mymachines"
+
+OUTSIDE_SECONDS = 1.0
+"""For the first reading of neighbour tables and leases, before machines of before are published without; some ms."""
 
 EXIT_ALREADY_RUNNING = 3
 """Another mymachinesd serves this host."""
@@ -107,8 +110,9 @@ async def _serve(options: argparse.Namespace) -> None:
     bus = Connection(NAME)
     # Polkit and systemd are asked over the bus; without it, root alone changes machines, and units are not supported.
     polkit, workers = Polkit(bus), Workers()
+    outside = OutsideAddresses(lambda key: manager.seen(key))  # noqa: PLW0108 - the manager comes after it
     manager = Manager(registry, StateFiles(), NetlinkOpener(), links, polkit, Systemd(bus), host_machine(), guest,
-                      [publisher.publish, MachineSignals(bus).on_changes])
+                      [publisher.publish, MachineSignals(bus).on_changes], outside)
     entering = Entering(manager, polkit, workers)
     images = Images(polkit)
     objects = ImageObjects(images)
@@ -117,14 +121,22 @@ async def _serve(options: argparse.Namespace) -> None:
     bus_server = BusServer(bus, manager, entering, guest.os_release_of, ImageManagerHandlers(images),
                            Collection(objects.find, objects.labels))
     nss = NssServer(lambda packet: answer_packet(registry, packet))
-    service = Service("mymachines", "mymachinesd", __version__, "", [machine_interface(), machine_image_interface()],
-                      {MACHINE: MachineInterface(manager, entering), IMAGE: MachineImageInterface(images)})
+    served = [(machine_interface(), MachineInterface(manager, entering)),
+              (machine_image_interface(), MachineImageInterface(images)),
+              (mymachines_interface(), MymachinesInterface(manager))]
+    service = Service("mymachines", "mymachinesd", __version__, "", [interface for interface, _ in served],
+                      {interface.name: handler for interface, handler in served})
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
 
     # Before addresses are chosen: no change of the host's routes comes between.
-    host_watcher = HostWatcher(manager.choose_again)
+    host_watcher = HostWatcher(manager.host_changed)
     await manager.restore()
+    try:
+        # A VM that was known before has its addresses again before anybody reads of it.
+        await asyncio.wait_for(outside.known(), OUTSIDE_SECONDS)
+    except TimeoutError:
+        _log.warning("Neighbours and leases are not known yet; virtual machines get their addresses later")
     # The table first: from here on look-ups have what the restored machines say. Then those who change it.
     publisher.start()
     try:
@@ -141,6 +153,7 @@ async def _serve(options: argparse.Namespace) -> None:
         notify("STOPPING=1")
     finally:
         host_watcher.close()
+        outside.close()
         for server in varlink:
             server.close()
         await bus_server.close()
