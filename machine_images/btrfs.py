@@ -49,6 +49,8 @@ _ROOT_REF_KEY = 156
 _ROOT_REF = struct.Struct("<QQH")  # dirid, sequence, name_len; then the name
 _INO_LOOKUP_ARGS = struct.Struct("=QQ4080s")  # treeid, objectid, name
 _INO_LOOKUP = _iowr(18, _INO_LOOKUP_ARGS.size)
+_QUOTA_CTL_ARGS, _QUOTA_CTL_ENABLE = struct.Struct("=QQ"), 1  # cmd, status
+_QUOTA_CTL = _iowr(40, _QUOTA_CTL_ARGS.size)
 _FS_INFO_SIZE = 1024  # max_id, num_devices, fsid, ...
 _FS_INFO = _ior(31, _FS_INFO_SIZE)
 _QGROUP_INFO_KEY, _QGROUP_LIMIT_KEY = 242, 244
@@ -157,6 +159,11 @@ def file_system_id(descriptor: int) -> bytes:
     return bytes(buffer[16:32])
 
 
+def enable_quota(descriptor: int) -> None:
+    """Have the file system count what each subvolume uses. OSError."""
+    fcntl.ioctl(descriptor, _QUOTA_CTL, _QUOTA_CTL_ARGS.pack(_QUOTA_CTL_ENABLE, 0))
+
+
 def subvolume_id(descriptor: int) -> int:
     """OSError."""
     (number,) = struct.unpack_from("=Q", _info(descriptor))
@@ -164,7 +171,7 @@ def subvolume_id(descriptor: int) -> int:
 
 
 def created(descriptor: int) -> int:
-    """When it was made, in microseconds since 1970; a snapshot's top directory would tell its origin's time. OSError."""
+    """When it was made, in microseconds since 1970; a snapshot's top directory tells its origin's time. OSError."""
     seconds, nanoseconds = _TIMESPEC.unpack_from(_info(descriptor), _OTIME)
     return int(seconds * 1_000_000 + nanoseconds // 1000)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from machine_images import discovery
-from machine_images.image import UNKNOWN, Image, ImageBusy, ImageReadOnly, NoSuchImage, TooManyOperations
+from machine_images.image import UNKNOWN, Image, ImageBusy, ImageReadOnly, NoSuchImage, TooManyOperations, is_image_name
 from machine_images.images import Images
 from resolver.core.errors import MachineError
 from resolver.dbus.call import Call
@@ -209,6 +209,8 @@ class ImageManagerHandlers:
         return UNKNOWN if pool is None else pool.limit
 
     def _image(self, name: str) -> ImageHandlers:
+        if not is_image_name(name):
+            raise invalid_args(f"Image name '{name}' is invalid.")
         return ImageHandlers(self._images, self._images.find(name))
 
 

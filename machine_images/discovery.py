@@ -129,7 +129,7 @@ def _directory(name: str, path: str, opened: int) -> Image:
 
 
 def _is_read_only(path: str) -> bool:
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return path.startswith("/usr/") or bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _block_size(device: int) -> int:

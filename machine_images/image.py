@@ -70,7 +70,7 @@ class Image:
     @property
     def of_vendor(self) -> bool:
         """Part of the host's operating system, or the host itself."""
-        return self.name == HOST_IMAGE or (self.path.startswith("/usr/") and not self.path.startswith("/usr/local/"))
+        return self.name == HOST_IMAGE or self.path.startswith("/usr/")
 
 
 def is_image_name(name: str) -> bool:

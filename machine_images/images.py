@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from machine_images import discovery
-from machine_images.image import ERRORS, Image, TooManyOperations
+from machine_images.image import ERRORS, HOST_IMAGE, Image, TooManyOperations, is_image_name
 from machine_images.operations import check_new_name
 from resolver.authority import Authority, Subject
+from resolver.core.errors import InvalidArgument
 from resolver.worker.run import Workers
 
 OPERATIONS_MAX = 16
@@ -95,13 +96,14 @@ class Images:
         await self._do(subject, "limit", name, {"size": size})
 
     async def set_pool_limit(self, size: int, subject: Subject) -> None:
-        await self._authority.check(subject, "manage-images", {"verb": "set-pool-limit"})
+        # Not manage-images: as systemd-machined asks for it.
+        await self._authority.check(subject, "manage-machines", {"verb": "set-pool-limit"})
         await self._run("pool-limit", "the pool", {"size": size})
 
     async def clean(self, everything: bool, subject: Subject,
                     on_removed: Callable[[str, int], object]) -> None:
         """Remove all hidden images, or all; each is told of, with the bytes that were its alone, when it has gone."""
-        await self._authority.check(subject, "manage-images",
+        await self._authority.check(subject, "manage-machines",
                                     {"verb": "clean-pool", "mode": "all" if everything else "hidden"})
         await self._run("clean", "the pool", {"everything": everything},
                         lambda progress: on_removed(*progress["removed"]) if "removed" in progress else None)
@@ -109,6 +111,8 @@ class Images:
     # Inside.
 
     async def _do(self, subject: Subject, operation: str, name: str, more: Mapping[str, Any]) -> None:
+        if not is_image_name(name) and name != HOST_IMAGE:
+            raise InvalidArgument("name", f"Image name '{name}' is invalid.")
         image = discovery.find(name)
         await self._authority.check(subject, "manage-images", {"image": image.name, "verb": operation, **{
             key: value for key, value in more.items() if isinstance(value, str)}})

@@ -42,10 +42,12 @@ def clone(name: str, new_name: str, read_only: bool, progress: Progress) -> None
             source = os.path.basename(image.path) or "."
             if image.type is ImageType.SUBVOLUME and subvolumes.same_file_system(image.path, pool):
                 subvolumes.snapshot(image.path, pool, new_name, read_only, progress)
+            elif image.path == "/":
+                raise NotSupported("the host runs from it, with all that is mounted there: it is not copied")
             elif image.type in (ImageType.DIRECTORY, ImageType.SUBVOLUME):
                 _copy_directory(image, where, source, pool, new_name, read_only, progress)
             elif image.type is ImageType.RAW:
-                _copy_raw(where, source, pool, new_name, read_only, progress)
+                _copy_raw(image, pool, new_name, read_only, progress)
             else:
                 raise NotSupported("a block device is not cloned")
         _copy_settings(image, new_name, progress)
@@ -56,14 +58,18 @@ def _copy_directory(image: Image, where: int, source: str, pool: int, new_name: 
     with _resolved(image, where, source) as (directory, entry):
         copy(directory, entry, pool, os.fsencode(new_name), progress)
     if read_only:
-        set_immutable(os.path.join(discovery.POOL, new_name), True)
+        try:
+            set_immutable(os.path.join(discovery.POOL, new_name), True)
+        except OSError:
+            remove_tree(pool, os.fsencode(new_name), progress)
+            raise
 
 
-def _copy_raw(where: int, source: str, pool: int, new_name: str, read_only: bool, progress: Progress) -> None:
-    copy(where, os.fsencode(source), pool, os.fsencode(new_name + discovery.RAW_SUFFIX), progress)
+def _copy_raw(image: Image, pool: int, new_name: str, read_only: bool, progress: Progress) -> None:
+    directory, source = os.path.split(os.path.realpath(image.path))
+    with _opened(directory) as where:
+        copy(where, os.fsencode(source), pool, os.fsencode(new_name + discovery.RAW_SUFFIX), progress)
     path = os.path.join(discovery.POOL, new_name + discovery.RAW_SUFFIX)
-    if os.path.islink(path):
-        raise NotSupported("the image is a link")
     set_writable(path, not read_only)
 
 
@@ -127,7 +133,7 @@ def mark_read_only(name: str, read_only: bool) -> None:
 
 
 def set_limit(name: str, size: int) -> None:
-    """UNKNOWN: none. NoSuchImage, ImageReadOnly, NotSupported where it is no subvolume or nothing is counted, OSError."""
+    """UNKNOWN: none. NoSuchImage, ImageReadOnly, OSError; NotSupported where it is no subvolume or nothing is counted."""
     image = _to_be_changed(name)
     if image.type is not ImageType.SUBVOLUME:
         raise NotSupported("only subvolumes of btrfs have a limit")
@@ -140,6 +146,8 @@ def set_pool_limit(size: int) -> None:
     with _opened(discovery.POOL) as top:
         if not btrfs.is_subvolume(top):
             raise NotSupported(f"{discovery.POOL} is no subvolume of btrfs")
+        if size != UNKNOWN:
+            btrfs.enable_quota(top)  # as who sets a limit to all expects it
         _set_limit(top, size)
 
 
@@ -180,7 +188,7 @@ def check_new_name(name: str) -> None:
 def delete_leftovers() -> None:
     """Delete what killed operations have left in the pool, as far as that goes."""
     with contextlib.suppress(OSError), _opened(discovery.POOL) as pool:
-        subvolumes.remove_leftovers(pool)
+        subvolumes.delete_leftovers(pool)
         remove_leftovers(pool)
 
 

@@ -112,7 +112,10 @@ def test_machines_are_listed_and_found(bus: Bus, tmp_path: Path) -> None:
     ("CopyToMachine", "sss", ["web", "etc/hosts", ""], INVALID),
     ("CopyFromMachine", "sss", ["web", "/nowhere", "/tmp/nowhere"], "DBus.Error.FileNotFound"),
     ("CopyFromMachine", "sss", ["web", "/etc/hosts", ""], "DBus.Error.FileExists"),
-    ("CloneImage", "ssb", ["a", "b", False], UNSUPPORTED),
+    ("CloneImage", "ssb", ["nosuch", "b", False], "machine1.NoSuchImage"),
+    ("CloneImage", "ssb", [".host", "a/b", False], INVALID),
+    ("RemoveImage", "s", [".host"], "System.Error.EROFS"),
+    ("CleanPool", "s", ["some"], INVALID),
     ("NoSuchMethod", "", [], "DBus.Error.UnknownMethod"),
 ])
 def test_errors(bus: Bus, tmp_path: Path, member: str, signature: str, body: list[Any], error: str) -> None:

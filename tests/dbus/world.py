@@ -11,11 +11,13 @@ from typing import Any, Self
 from dbus_fast import Message, MessageFlag, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
+import machine_images.dbus
 from machine_images.dbus import ImageManagerHandlers, ImageObjects
 from machine_images.images import Images
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.registry import Registry
 from resolver.dbus.connection import Connection
+from resolver.dbus.errors import ERRORS
 from resolver.dbus.manager import MachineSignals
 from resolver.dbus.objects import Collection
 from resolver.dbus.paths import MANAGER
@@ -162,6 +164,7 @@ class World:
             [MachineSignals(self.connection).on_changes])
         self._workers = Workers()
         entering = Entering(self.manager, Polkit(self.connection), self._workers)
+        ERRORS.update(machine_images.dbus.ERRORS)
         self.images = images = Images(Polkit(self.connection))
         objects = ImageObjects(images)
         self.server = Server(self.connection, self.manager, entering, self._read_os_release,
