@@ -90,6 +90,13 @@ def test_a_file_is_one(ends: Ends, tmp_path: Path) -> None:
     ends[0].send_entry(Entry(Kind.FILE, b"x"))
     with pytest.raises(ValueError, match="a file is none"):
         ends[1].receive()
+    (tmp_path / "file").touch()
+    with open(tmp_path / "file", "rb") as file:
+        ends[0].send_entry(Entry(Kind.FILE, b"x", descriptor=file.fileno()))
+        received = ends[1].receive()
+    assert isinstance(received, Entry)
+    assert not os.get_inheritable(received.descriptor)
+    os.close(received.descriptor)
     assert len(os.listdir("/proc/self/fd")) == held
 
 
