@@ -24,6 +24,10 @@ PREFIX = b".#mymachines-"
 NEW = b"new"
 """What is being made in it, or deleted."""
 
+LINKED_MAX = 2_000_000
+"""Files whose other names have yet to come, each with some 300 bytes. A file system that a guest makes (FUSE) has as
+many as it likes; the biggest real ones, of back-ups by hard links, have a few million files in all."""
+
 _LINKS = b"links"
 
 
@@ -76,6 +80,8 @@ class Workspace:
         if self._links < 0:
             os.mkdir(_LINKS, 0o700, dir_fd=self.fd)
             self._links = os.open(_LINKS, FLAGS, dir_fd=self.fd)
+        if len(self._linked) >= LINKED_MAX:
+            raise OSError(errno.ENOMEM, f"more than {LINKED_MAX} files have other names that were not met yet")
         self._links_made += 1
         linked = _Linked(b"%d" % self._links_made, entry.links - 1)
         try:

@@ -70,10 +70,12 @@ class Channel:
 
     def _send(self, packet: bytes, descriptors: tuple[int, ...]) -> None:
         # Both sides may have something to say, and neither may wait for the other's room without hearing it.
+        # Not socket.send_fds(): Python 3.11's does not pass its flags on.
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         while True:
             self._hear(0)
             try:
-                socket.send_fds(self._connection, [packet], list(descriptors), socket.MSG_DONTWAIT)
+                self._connection.sendmsg([packet], rights, socket.MSG_DONTWAIT)
                 return
             except BlockingIOError:
                 poll = select.poll()

@@ -29,13 +29,13 @@ class Sending:
 
     def on_note(self, note: Note) -> None:
         """For the channel. OSError, the writer's."""
-        if "error" in note:
-            raise error_of(note)
         if "avoid" in note:
             self._avoid = {(int(device), int(inode)) for device, inode in note["avoid"]}
         if "progress" in note:
             self._progress.files, self._progress.bytes = note["progress"]["files"], note["progress"]["bytes"]
             self._progress.maybe_tell()
+        if "error" in note:
+            raise error_of(note)
         if "done" in note:
             add_changes(self._progress, note["done"])
             self._done = True
@@ -89,11 +89,12 @@ def _checked(check: Check, entry: Entry, path: Callable[[bytes], bytes]) -> None
         raise OSError(error.errno, error.strerror, path(entry.name)) from None
 
 
-def tell_error(channel: Channel, error: OSError) -> None:
+def tell_error(channel: Channel, error: OSError, progress: Progress) -> None:
     """What became of it here. Where nobody listens any more, nobody needs it."""
     path = os.fsencode(error.filename).hex() if error.filename is not None else None
     with suppress(OSError):
-        channel.send_note({"error": error.errno or 0, "text": error.strerror or str(error), "path": path})
+        channel.send_note({"error": error.errno or 0, "text": error.strerror or str(error), "path": path,
+                           "progress": counts_of(progress)})
 
 
 def tell_progress(channel: Channel, progress: Progress) -> None:

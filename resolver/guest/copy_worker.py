@@ -134,7 +134,7 @@ class _Copy:
             try:
                 self._work(connection)
             except OSError as error:
-                tell_error(Channel(connection), error)
+                tell_error(Channel(connection), error, self._progress)
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(1):  # what is still to come is not wanted, and must be no error over there

@@ -19,6 +19,7 @@ MOUNT = """
 set -e
 case $1 in
     tmpfs) mount -t tmpfs -o size=$3 tmpfs /mnt;;
+    ramfs) mount -t ramfs ramfs /mnt;;
     *) mount -t $1 -o loop $2 /mnt;;
 esac
 echo mounted
@@ -33,7 +34,7 @@ def file_system(tmp_path: Path) -> Iterator[MakeFileSystem]:
 
     def make(kind: str, size: str = "50%") -> Path:
         image = tmp_path / f"image{len(holders)}"
-        if kind != "tmpfs":
+        if kind not in ("tmpfs", "ramfs"):
             if shutil.which(f"mkfs.{kind}") is None:
                 raise Unavailable(f"no mkfs.{kind}")
             with image.open("wb") as file:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from resolver.files import copy as engine
 from resolver.files.entries import Kind
 from resolver.files.progress import Progress
 from resolver.files.read import Reader
@@ -188,7 +189,40 @@ def test_a_directory_that_is_swapped_for_a_link_is_not_followed(tmp_path: Path) 
     assert not list((tmp_path / "copy").rglob("secret"))
 
 
+def test_a_directory_that_is_moved_elsewhere(tmp_path: Path) -> None:
+    """Its `..` is then somebody else's, and not gone on with."""
+    deep = tmp_path / "source"
+    for _ in range(100):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_text("secret")
+    with opened(tmp_path) as directory:
+        found = []
+        with pytest.raises(OSError, match="moved") as raised:  # noqa: PT012 - it is the reading that fails
+            for entry in Reader(directory, b"source", Progress()):
+                found.append(entry.name)
+                if entry.kind is Kind.LEAVE and deep.exists():
+                    (tmp_path / "source" / "d" / "d").rename(tmp_path / "elsewhere" / "d")
+    assert raised.value.errno == errno.ESTALE
+    assert b"secret" not in found
+
+
 # --- where it is refused ---
+
+def test_a_file_system_that_holds_less(file_system: MakeFileSystem) -> None:
+    """As `cp -a`: a file that would let in others than before is an error, one that can do less is none."""
+    place, less = file_system("tmpfs"), file_system("ramfs")
+    lay_out(place / "source", lists=False, sparse=2**22)
+    copy(place / "source", less / "copy")
+    source, now = look(place / "source"), look(less / "copy")
+    assert {path: thing | {"attributes": {}} for path, thing in source.items()} == now
+    subprocess.run(["setfacl", "-m", "u:1000:rw", place / "source" / "plain"], check=True)
+    with pytest.raises(OSError, match=r"not supported \(system.posix_acl_access\)") as raised:
+        copy(place / "source", less / "again")
+    assert raised.value.filename == b"again/plain"
+    assert os.listdir(less) == ["copy"]
+
 
 def test_a_target_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
@@ -214,6 +248,18 @@ def test_a_target_that_comes_meanwhile(tmp_path: Path) -> None:
         with pytest.raises(FileExistsError):
             writer.put(leave)
         writer.discard()
+    assert hidden(tmp_path) == []
+
+
+def test_a_file_that_comes_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    def come(_: Progress) -> None:
+        (tmp_path / "copy").write_text("another's")
+
+    progress = Progress(come, _told=-100.0)
+    with opened(tmp_path) as directory, pytest.raises(FileExistsError):
+        engine.copy(directory, b"file", directory, b"copy", progress)
+    assert (tmp_path / "copy").read_text() == "another's"
     assert hidden(tmp_path) == []
 
 
