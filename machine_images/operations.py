@@ -133,7 +133,7 @@ def mark_read_only(name: str, read_only: bool) -> None:
 
 
 def set_limit(name: str, size: int) -> None:
-    """UNKNOWN: none. NoSuchImage, ImageReadOnly, OSError; NotSupported for no subvolume, or where nothing is counted."""
+    """UNKNOWN: none. NoSuchImage, ImageReadOnly, OSError; NotSupported for no subvolume, or where nobody counts."""
     image = _to_be_changed(name)
     if image.type is not ImageType.SUBVOLUME:
         raise NotSupported("only subvolumes of btrfs have a limit")
