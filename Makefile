@@ -27,7 +27,7 @@ SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
-    debootstrap dnsmasq-base
+    debootstrap dnsmasq-base btrfs-progs e2fsprogs xfsprogs
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)

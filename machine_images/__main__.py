@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The worker: does one thing to images, and ends (resolver.worker).
 
-    request  {"do": "clone" | "rename" | "remove" | "read-only" | "limit" | "pool-limit" | "clean" | "read", ...}
+    request  {"do": ..., ...}, as in handle()
     progress {"files": n, "bytes": n}, {"removed": [name, bytes]}
     result   {}; of "read" what metadata.read() gives
 """
@@ -32,6 +32,8 @@ def handle(request: Mapping[str, Any], _descriptors: Sequence[int], asker: Asker
                 operations.remove(request["name"], progress)
             case "read-only":
                 operations.mark_read_only(request["name"], request["read_only"])
+            case "tidy":
+                operations.delete_leftovers()
             case "limit":
                 operations.set_limit(request["name"], request["size"])
             case "pool-limit":

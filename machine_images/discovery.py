@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from machine_images import btrfs
+from machine_images import btrfs, quota
 from machine_images.image import HOST_IMAGE, UNKNOWN, Image, ImageType, NoSuchImage, is_image_name
 from machine_images.stat import facts_of
 
@@ -122,8 +122,8 @@ def _directory(name: str, path: str, opened: int) -> Image:
     if not btrfs.is_subvolume(opened):
         facts = facts_of(opened)
         return Image(name, path, ImageType.DIRECTORY, facts.immutable or _is_read_only(path), facts.created)
-    quota = btrfs.quota_of(opened)
-    sizes: list[int | None] = [None] * 4 if quota is None else list(quota)
+    used = quota.quota_of(opened)
+    sizes: list[int | None] = [None] * 4 if used is None else list(used)
     return Image(name, path, ImageType.SUBVOLUME, btrfs.is_read_only(opened) or _is_read_only(path),
                  btrfs.created(opened), 0, *(UNKNOWN if size is None else size for size in sizes))
 

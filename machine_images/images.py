@@ -8,12 +8,12 @@ or somebody ends its worker (SIGTERM), and tidies up then.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from machine_images import discovery
 from machine_images.image import ERRORS, HOST_IMAGE, Image, TooManyOperations, is_image_name
-from machine_images.operations import check_new_name
+from machine_images.operations import check_new_name, has_leftovers
 from resolver.authority import Authority, Subject
 from resolver.core.errors import InvalidArgument
 from resolver.worker.run import Workers
@@ -35,6 +35,9 @@ TELL_SECONDS = 10.0
 
 _PROGRAM = ("-m", "machine_images")
 
+_VERBS = {"read-only": "mark_read_only", "limit": "set_limit"}
+"""Where a polkit rule for systemd-machined knows an operation by another name than the worker."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +50,11 @@ class Images:
         self._readers = Workers(READS_MAX, ERRORS)
         self._reading = asyncio.Semaphore(READS_MAX // 2)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Delete what was being made or removed when the daemon was last killed, beside all else."""
+        if has_leftovers():
+            self._begin(self._work("tidy", "the image directories", {}, None))
 
     async def close(self) -> None:
         """End what is under way; what is half done is taken back."""
@@ -97,14 +105,14 @@ class Images:
 
     async def set_pool_limit(self, size: int, subject: Subject) -> None:
         # Not manage-images: as systemd-machined asks for it.
-        await self._authority.check(subject, "manage-machines", {"verb": "set-pool-limit"})
+        await self._authority.check(subject, "manage-machines", {"verb": "set_pool_limit"})
         await self._run("pool-limit", "the pool", {"size": size})
 
     async def clean(self, everything: bool, subject: Subject,
                     on_removed: Callable[[str, int], object]) -> None:
         """Remove all hidden images, or all; each is told of, with the bytes that were its alone, when it has gone."""
         await self._authority.check(subject, "manage-machines",
-                                    {"verb": "clean-pool", "mode": "all" if everything else "hidden"})
+                                    {"verb": "clean_pool", "mode": "all" if everything else "hidden"})
         await self._run("clean", "the pool", {"everything": everything},
                         lambda progress: on_removed(*progress["removed"]) if "removed" in progress else None)
 
@@ -114,18 +122,20 @@ class Images:
         if not is_image_name(name) and name != HOST_IMAGE:
             raise InvalidArgument("name", f"Image name '{name}' is invalid.")
         image = discovery.find(name)
-        await self._authority.check(subject, "manage-images", {"image": image.name, "verb": operation, **{
-            key: value for key, value in more.items() if isinstance(value, str)}})
+        await self._authority.check(subject, "manage-images", _details(operation, image.name, more))
         await self._run(operation, name, {"name": name, **more})
 
     async def _run(self, operation: str, name: str, request: Mapping[str, Any],
                    on_progress: Callable[[dict[str, Any]], object] | None = None) -> None:
         if len(self._tasks) >= OPERATIONS_MAX:
             raise TooManyOperations(f"{OPERATIONS_MAX} operations on images are under way, and no more are begun")
-        task = asyncio.create_task(self._work(operation, name, request, on_progress))
+        await asyncio.shield(self._begin(self._work(operation, name, request, on_progress)))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
-        await asyncio.shield(task)
+        return task
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -155,3 +165,15 @@ class Images:
             _log.info("Images: %s has failed: %s", what, error)
             raise
         _log.info("Images: %s is done", what)
+
+
+def _details(operation: str, image: str, more: Mapping[str, Any]) -> dict[str, str]:
+    """What polkit's rules may decide by, as systemd-machined gives it, which calls an image to be limited a machine."""
+    details = {"image": image, "verb": _VERBS.get(operation, operation)}
+    if operation == "limit":
+        details["machine"] = image
+    if "new_name" in more:
+        details["new_name"] = more["new_name"]
+    if operation == "read-only":
+        details["read_only"] = str(int(more["read_only"]))
+    return details

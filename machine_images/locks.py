@@ -3,7 +3,8 @@
 other's way: open file description locks (fcntl(2), F_OFD_SETLK) on files that are removed again.
 
     .#NAME.lck beside the image                               the path
-    /run/systemd/nspawn/locks/inode-DEVICE:INODE              the same image by whatever path
+    /run/systemd/nspawn/locks/inode-DEVICE:INODE              the same image by whatever path;
+                              block-MAJOR:MINOR               where that is a block device
     /run/systemd/nspawn/locks/name-NAME                       a name that is to be an image's
 
 Whoever changes an image holds them, and a container that runs from it. Nobody waits: who does not get a lock says that
@@ -12,6 +13,7 @@ the image is busy.
 
 import fcntl
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,9 +34,15 @@ def image_locked(path: str) -> Iterator[None]:
     directory, name = os.path.split(path)
     with ExitStack() as stack:
         os.makedirs(LOCKS, mode=0o755, exist_ok=True)
-        stack.enter_context(_locked(os.path.join(LOCKS, f"inode-{status.st_dev}:{status.st_ino}")))
         stack.enter_context(_locked(os.path.join(directory, f".#{name}.lck")))
+        stack.enter_context(_locked(os.path.join(LOCKS, _any_path(status))))
         yield
+
+
+def _any_path(status: os.stat_result) -> str:
+    if stat.S_ISBLK(status.st_mode):
+        return f"block-{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    return f"inode-{status.st_dev}:{status.st_ino}"
 
 
 @contextmanager
@@ -43,6 +51,45 @@ def name_locked(name: str) -> Iterator[None]:
     os.makedirs(LOCKS, mode=0o755, exist_ok=True)
     with _locked(os.path.join(LOCKS, f"name-{name}")):
         yield
+
+
+@contextmanager
+def kept(path: str) -> Iterator[None]:
+    """Keep an image from being changed by us, while it may be started: what is read from it. OSError.
+
+    Others know nothing of this lock (flock(2), on the image itself). A machine that runs from it could hold one, but
+    then nobody changes the image either.
+    """
+    with _flocked(path, fcntl.LOCK_SH, must=False):
+        yield
+
+
+@contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Whoever has it kept() is against it: ImageBusy. OSError."""
+    with _flocked(path, fcntl.LOCK_EX, must=True):
+        yield
+
+
+@contextmanager
+def _flocked(path: str, kind: int, *, must: bool) -> Iterator[None]:
+    status = os.stat(path)
+    if stat.S_ISBLK(status.st_mode):  # others' locks on it mean other things: it is neither cloned nor removed
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if must:
+            os.close(descriptor)
+            raise ImageBusy("it is being cloned") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -8,12 +8,11 @@ is renamed first. What a killed process leaves under such a name is deleted by t
 import contextlib
 import errno
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from machine_images import btrfs, discovery, subvolumes
+from machine_images import btrfs, discovery, quota, settings, subvolumes
 from machine_images.image import UNKNOWN, Image, ImageBusy, ImageReadOnly, ImageType, NoSuchImage, is_image_name
-from machine_images.locks import image_locked, name_locked
+from machine_images.locks import alone, image_locked, kept, name_locked
 from machine_images.stat import facts_of, set_immutable, set_writable
 from resolver.core.errors import FileExists, InvalidArgument, NotSupported
 from resolver.files.copy import copy
@@ -21,56 +20,50 @@ from resolver.files.kernel import rename_new
 from resolver.files.progress import Progress
 from resolver.files.remove import remove as remove_tree
 from resolver.files.remove import remove_leftovers
-
-SETTINGS = ("/etc/systemd/nspawn", "/run/systemd/nspawn")
-"""Where NAME.nspawn may be, besides the image's own directory (systemd.nspawn(5))."""
-
-BESIDE_RAW = (".roothash", ".roothash.p7s", ".verity")
-"""What belongs to a raw image, with this in the place of .raw (systemd-nspawn(1), --root-hash=, --verity-data=)."""
+from resolver.files.workspace import PREFIX
 
 
 def clone(name: str, new_name: str, read_only: bool, progress: Progress) -> None:
-    """Make a second one, in the pool. NoSuchImage, FileExists, ImageBusy, InvalidArgument, OSError."""
+    """Make a second one, in the pool. NoSuchImage, FileExists, ImageBusy, InvalidArgument, NotSupported, OSError."""
     check_new_name(new_name)
     delete_leftovers()
     image = discovery.find(name)
-    with name_locked(new_name):  # not the image: a machine may run from it, as for systemd-machined
+    # A machine may run from it, as for systemd-machined. But it is not removed meanwhile.
+    with name_locked(new_name), _kept(image):
         if discovery.exists(new_name):
             raise FileExists(f"there is an image {new_name} already")
         os.makedirs(discovery.POOL, mode=0o700, exist_ok=True)
-        with _opened(discovery.POOL) as pool, _opened(os.path.dirname(image.path) or "/") as where:
-            source = os.path.basename(image.path) or "."
-            if image.type is ImageType.SUBVOLUME and subvolumes.same_file_system(image.path, pool):
-                subvolumes.snapshot(image.path, pool, new_name, read_only, progress)
-            elif image.path == "/":
-                raise NotSupported("the host runs from it, with all that is mounted there: it is not copied")
-            elif image.type in (ImageType.DIRECTORY, ImageType.SUBVOLUME):
-                _copy_directory(image, where, source, pool, new_name, read_only, progress)
-            elif image.type is ImageType.RAW:
-                _copy_raw(image, pool, new_name, read_only, progress)
-            else:
-                raise NotSupported("a block device is not cloned")
-        _copy_settings(image, new_name, progress)
+        # The settings come first: it is never without what restricts it.
+        with settings.copied(image, new_name, progress), _opened(discovery.POOL) as pool:
+            _CLONES[image.type](image, pool, new_name, progress)
+            if read_only or image.type is ImageType.RAW:
+                _mark(discovery.find(new_name), read_only)
 
 
-def _copy_directory(image: Image, where: int, source: str, pool: int, new_name: str, read_only: bool,
-                    progress: Progress) -> None:
-    with _resolved(image, where, source) as (directory, entry):
-        copy(directory, entry, pool, os.fsencode(new_name), progress)
-    if read_only:
-        try:
-            set_immutable(os.path.join(discovery.POOL, new_name), True)
-        except OSError:
-            remove_tree(pool, os.fsencode(new_name), progress)
-            raise
+def _clone_tree(image: Image, pool: int, new_name: str, progress: Progress) -> None:
+    with _opened(image.path) as top:
+        if image.type is ImageType.SUBVOLUME and subvolumes.same_file_system(top, pool):
+            subvolumes.snapshot(top, pool, os.fsencode(new_name), progress)
+        elif image.path == "/":
+            raise NotSupported("the host runs from it, with all that is mounted there: it is not copied")
+        elif btrfs.is_btrfs(pool):
+            subvolumes.copied(top, b".", pool, os.fsencode(new_name), progress)
+        else:
+            copy(top, b".", pool, os.fsencode(new_name), progress)
 
 
-def _copy_raw(image: Image, pool: int, new_name: str, read_only: bool, progress: Progress) -> None:
+def _clone_raw(image: Image, pool: int, new_name: str, progress: Progress) -> None:
     directory, source = os.path.split(os.path.realpath(image.path))
     with _opened(directory) as where:
         copy(where, os.fsencode(source), pool, os.fsencode(new_name + discovery.RAW_SUFFIX), progress)
-    path = os.path.join(discovery.POOL, new_name + discovery.RAW_SUFFIX)
-    set_writable(path, not read_only)
+
+
+def _clone_block(_image: Image, _pool: int, _new_name: str, _progress: Progress) -> None:
+    raise NotSupported("a block device is not cloned")
+
+
+_CLONES = {ImageType.DIRECTORY: _clone_tree, ImageType.SUBVOLUME: _clone_tree, ImageType.RAW: _clone_raw,
+           ImageType.BLOCK: _clone_block}
 
 
 def rename(name: str, new_name: str) -> None:
@@ -78,18 +71,26 @@ def rename(name: str, new_name: str) -> None:
     check_new_name(new_name)
     image = _to_be_changed(name)
     if new_name == name:
-        raise InvalidArgument("newName", "the image has that name")
+        raise FileExists(f"there is an image {new_name} already: it is the same")
     with _locked(image), name_locked(new_name):
         if discovery.exists(new_name):
             raise FileExists(f"there is an image {new_name} already")
         directory, entry = os.path.split(image.path)
         suffix = discovery.RAW_SUFFIX if image.type is ImageType.RAW else ""
-        with _unprotected(image), _opened(directory) as where:
-            rename_new(where, os.fsencode(entry), where, os.fsencode(new_name + suffix))
-        for path in _belongings(image):
-            folder, file = os.path.split(path)
-            with contextlib.suppress(OSError):  # the image has its new name: what cannot follow stays
-                os.rename(path, os.path.join(folder, new_name + file[len(image.name):]))
+        with settings.moved(image, new_name), _unprotected(image), _opened(directory) as where:
+            _rename_new(where, os.fsencode(entry), os.fsencode(new_name + suffix))
+
+
+def _rename_new(directory: int, old: bytes, new: bytes) -> None:
+    try:
+        rename_new(directory, old, directory, new)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # A file system of another machine's, without such a call: who keeps to the locks makes nothing there now.
+        if os.path.lexists(f"/proc/self/fd/{directory}/{os.fsdecode(new)}"):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def remove(name: str, progress: Progress) -> None:
@@ -101,17 +102,18 @@ def remove(name: str, progress: Progress) -> None:
 
 
 def _remove(image: Image, progress: Progress) -> None:
-    belongings = list(_belongings(image))
-    directory, entry = os.path.split(image.path)
+    belongings = list(settings.of(image))
+    directory, name = os.path.split(image.path)
+    entry = os.fsencode(name)
     with _opened(directory) as where:
-        if image.type is ImageType.SUBVOLUME and not os.path.islink(image.path):
-            subvolumes.remove(where, entry, progress)
-        elif image.type is ImageType.DIRECTORY and not os.path.islink(image.path):
-            if _is_immutable(image):
-                set_immutable(image.path, False)
-            remove_tree(where, os.fsencode(entry), progress)
+        if os.path.islink(image.path) or image.type not in (ImageType.DIRECTORY, ImageType.SUBVOLUME):
+            os.unlink(entry, dir_fd=where)  # what a link leads to is not ours
+        elif btrfs.is_btrfs(where):
+            with _thawed(image):
+                subvolumes.remove(where, entry, progress)
         else:
-            os.unlink(entry, dir_fd=where)  # a raw image, or a link: what it leads to is not ours
+            with _thawed(image):
+                remove_tree(where, entry, progress)
     for path in belongings:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -121,15 +123,20 @@ def mark_read_only(name: str, read_only: bool) -> None:
     """NoSuchImage, ImageBusy, ImageReadOnly, NotSupported, OSError."""
     image = _to_be_changed(name)
     with _locked(image):
-        if image.type is ImageType.SUBVOLUME:
-            with _opened(image.path) as top:
-                btrfs.set_read_only(top, read_only)
-        elif image.type is ImageType.DIRECTORY:
-            set_immutable(os.path.realpath(image.path), read_only)
-        elif image.type is ImageType.RAW:
-            set_writable(os.path.realpath(image.path), not read_only)
-        else:
-            raise NotSupported("a block device is not marked")
+        _mark(image, read_only)
+
+
+def _mark(image: Image, read_only: bool) -> None:
+    path = os.path.realpath(image.path)
+    if image.type is ImageType.SUBVOLUME:
+        with _opened(path) as top:
+            btrfs.set_read_only(top, read_only)
+    elif image.type is ImageType.DIRECTORY:
+        set_immutable(path, read_only)
+    elif image.type is ImageType.RAW:
+        set_writable(path, not read_only)
+    else:
+        raise NotSupported("a block device is not marked")
 
 
 def set_limit(name: str, size: int) -> None:
@@ -137,23 +144,30 @@ def set_limit(name: str, size: int) -> None:
     image = _to_be_changed(name)
     if image.type is not ImageType.SUBVOLUME:
         raise NotSupported("only subvolumes of btrfs have a limit")
-    with _opened(image.path) as top:
-        _set_limit(top, size)
+    with _opened(image.path) as top, _counted():
+        below = subvolumes.ids_below(top)
+        if below:
+            quota.make_group(top, below, quota.IMAGE_LEVEL)
+        quota.set_limit(top, None if size == UNKNOWN else size)
 
 
 def set_pool_limit(size: int) -> None:
-    """The same of all new images together. NotSupported, OSError."""
+    """Of all images of the pool together. NotSupported, OSError."""
+    os.makedirs(discovery.POOL, mode=0o700, exist_ok=True)
     with _opened(discovery.POOL) as top:
         if not btrfs.is_subvolume(top):
             raise NotSupported(f"{discovery.POOL} is no subvolume of btrfs")
-        if size != UNKNOWN:
-            btrfs.enable_quota(top)  # as who sets a limit to all expects it
-        _set_limit(top, size)
+        with _counted():
+            if size != UNKNOWN:
+                quota.enable(top)  # as who sets a limit to all expects it
+                quota.make_group(top, subvolumes.ids_below(top), quota.POOL_LEVEL)
+            quota.set_limit(top, None if size == UNKNOWN else size)
 
 
-def _set_limit(top: int, size: int) -> None:
+@contextlib.contextmanager
+def _counted() -> Iterator[None]:
     try:
-        btrfs.set_limit(top, None if size == UNKNOWN else size)
+        yield
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ENOENT, errno.EINVAL):
             raise NotSupported("the file system does not count what subvolumes use (btrfs quota enable)") from None
@@ -163,20 +177,25 @@ def _set_limit(top: int, size: int) -> None:
 def clean(everything: bool, progress: Progress) -> Iterator[tuple[str, int]]:
     """Remove all hidden images of the pool, or all; each by name with the bytes that were its alone, once it is gone.
 
-    One that is busy or read-only stays. OSError.
+    Read-only ones too, as what systemd-importd has downloaded is. One that is busy stays. OSError, of the last one that
+    could not be removed, when all others are.
     """
     delete_leftovers()
+    failed: OSError | None = None
     for image in discovery.everything():
-        if image.of_vendor or image.read_only or not (everything or image.hidden):
-            continue
-        if os.path.dirname(image.path) != discovery.POOL:
+        if os.path.dirname(image.path) != discovery.POOL or not (everything or image.hidden):
             continue
         try:
             with _locked(image):
                 _remove(image, progress)
-        except (ImageBusy, FileNotFoundError):
+        except (ImageBusy, NoSuchImage):
+            continue
+        except OSError as error:
+            failed = error
             continue
         yield image.name, image.usage_exclusive
+    if failed is not None:
+        raise failed
 
 
 def check_new_name(name: str) -> None:
@@ -185,11 +204,26 @@ def check_new_name(name: str) -> None:
         raise InvalidArgument("newName", f"Image name '{name}' is invalid.")
 
 
+_CHANGED = (*(path for path in discovery.SEARCH_PATH if not path.startswith("/usr/lib/")), *settings.FOLDERS)
+"""Directories in which anything is made or removed."""
+
+
+def has_leftovers() -> bool:
+    """Whether there may be something to delete: a look at some names."""
+    for path in _CHANGED:
+        with contextlib.suppress(OSError):
+            if any(os.fsencode(name).startswith(PREFIX) for name in os.listdir(path)):
+                return True
+    return False
+
+
 def delete_leftovers() -> None:
-    """Delete what killed operations have left in the pool, as far as that goes."""
-    with contextlib.suppress(OSError), _opened(discovery.POOL) as pool:
-        subvolumes.delete_leftovers(pool)
-        remove_leftovers(pool)
+    """Delete what killed operations have left, as far as that goes."""
+    for path in _CHANGED:
+        with contextlib.suppress(OSError), _opened(path) as directory:
+            if btrfs.is_btrfs(directory):
+                subvolumes.delete_leftovers(directory)
+            remove_leftovers(directory)
 
 
 # Inside.
@@ -206,9 +240,21 @@ def _to_be_changed(name: str) -> Image:
 
 @contextlib.contextmanager
 def _locked(image: Image) -> Iterator[None]:
+    with _there(image), image_locked(image.path), alone(image.path):
+        yield
+
+
+@contextlib.contextmanager
+def _kept(image: Image) -> Iterator[None]:
+    with _there(image), kept(image.path):
+        yield
+
+
+@contextlib.contextmanager
+def _there(image: Image) -> Iterator[None]:
+    """Somebody else was faster, and has removed it since it was found."""
     try:
-        with image_locked(image.path):
-            yield
+        yield
     except FileNotFoundError as error:
         if error.filename == image.path:
             raise NoSuchImage(f"No image '{image.name}' known") from None
@@ -225,51 +271,31 @@ def _opened(path: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _resolved(image: Image, where: int, source: str) -> Iterator[tuple[int, bytes]]:
-    """A directory and the name in it of what an image's path leads to."""
-    if not stat.S_ISLNK(os.stat(source, dir_fd=where, follow_symlinks=False).st_mode):
-        yield where, os.fsencode(source)
-        return
-    with _opened(image.path) as top:
-        yield top, b"."
-
-
-@contextlib.contextmanager
 def _unprotected(image: Image) -> Iterator[None]:
     """What is immutable cannot be renamed: it is not for that moment."""
     if image.type is not ImageType.DIRECTORY or not _is_immutable(image):
         yield
         return
-    set_immutable(image.path, False)
-    with _opened(image.path) as top:
-        try:
-            yield
-        finally:
-            set_immutable(f"/proc/self/fd/{top}/.", True)
+    with _opened(image.path) as top, _thawed(image):
+        yield
+        set_immutable(f"/proc/self/fd/{top}/.", True)
+
+
+@contextlib.contextmanager
+def _thawed(image: Image) -> Iterator[None]:
+    """Not immutable from here on, unless this fails and the image is still there."""
+    was = image.type is ImageType.DIRECTORY and not os.path.islink(image.path) and _is_immutable(image)
+    if was:
+        set_immutable(image.path, False)
+    try:
+        yield
+    except BaseException:
+        if was:
+            with contextlib.suppress(OSError):
+                set_immutable(image.path, True)
+        raise
 
 
 def _is_immutable(image: Image) -> bool:
     with _opened(image.path) as top:
         return facts_of(top).immutable
-
-
-def _belongings(image: Image) -> Iterator[str]:
-    """The files that belong to an image, where they are there."""
-    beside = os.path.dirname(image.path)
-    names: Sequence[str] = (".nspawn",)
-    for folder in (*SETTINGS, beside):
-        for suffix in (*names, *(BESIDE_RAW if folder == beside and image.type is ImageType.RAW else ())):
-            path = os.path.join(folder, image.name + suffix)
-            if os.path.lexists(path):
-                yield path
-
-
-def _copy_settings(image: Image, new_name: str, progress: Progress) -> None:
-    """A clone starts with the settings of the image that it was made of."""
-    for path in _belongings(image):
-        folder, file = os.path.split(path)
-        suffix = file[len(image.name):]
-        target = folder if folder in SETTINGS else discovery.POOL
-        with contextlib.suppress(FileExistsError), _opened(folder) as where, _opened(target) as there:
-            copy(where, os.fsencode(file), there, os.fsencode(new_name + suffix), progress)
-

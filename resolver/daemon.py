@@ -146,6 +146,7 @@ async def _serve(options: argparse.Namespace) -> None:
         varlink.extend(Server.at_path(loop, service, path) for path in (MACHINE_SOCKET, IMAGE_SOCKET))
         if not options.no_dbus:
             await bus.start()
+        images.start()
         _log.info("Ready with %d machines", len(registry))
         notify("READY=1")
         with watchdog():
