@@ -38,6 +38,7 @@ from resolver.varlink import IMAGE_SOCKET, MACHINE_SOCKET
 from resolver.varlink.machine import machine_services
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
+from resolver.varlink.watch import Watches
 
 RUN_DIRECTORY = "/run/mymachines"
 
@@ -94,11 +95,13 @@ async def _serve(options: argparse.Namespace) -> None:
     guest = GuestFiles()
     bus = Connection(NAME)
     # Polkit and systemd are asked over the bus; without it, root alone changes machines, and units are not supported.
+    watches = Watches(registry)
     manager = Manager(registry, StateFiles(), NetlinkOpener(), links, Polkit(bus), Systemd(bus), host_machine(), guest,
-                      [publisher.publish, MachineSignals(bus).on_changes])
+                      [publisher.publish, MachineSignals(bus).on_changes,
+                       watches.on_changes])
     bus_server = BusServer(bus, manager, guest.os_release_of)
     nss = NssServer(lambda packet: answer_packet(registry, packet))
-    service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager))
+    service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager, watches))
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
 

@@ -26,6 +26,7 @@ from resolver.varlink.call import Call
 from resolver.varlink.errors import VarlinkError, expected_more
 from resolver.varlink.interface import Interface, load_interface
 from resolver.varlink.machine_image import MachineImageInterface, machine_image_interface
+from resolver.varlink.watch import Watches, watch_interface
 
 NAME = "io.systemd.Machine"
 
@@ -164,10 +165,11 @@ class MachineInterface:
         return fields
 
 
-def machine_services(manager: Manager) -> tuple[list[Interface], dict[str, object]]:
+def machine_services(manager: Manager, watches: Watches) -> tuple[list[Interface], dict[str, object]]:
     """What both sockets in /run/systemd/machine serve: interfaces, and their handlers by name."""
-    machine, image = machine_interface(), machine_image_interface()
-    return [machine, image], {machine.name: MachineInterface(manager), image.name: MachineImageInterface()}
+    machine, image, ours = machine_interface(), machine_image_interface(), watch_interface()
+    return [machine, image, ours], {machine.name: MachineInterface(manager), image.name: MachineImageInterface(),
+                                    ours.name: watches}
 
 
 def machine_interface() -> Interface:

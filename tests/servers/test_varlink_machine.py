@@ -28,6 +28,7 @@ from resolver.units import UnitProperty
 from resolver.varlink.machine import machine_services
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
+from resolver.varlink.watch import Watches
 from tests.guest.processes import reading
 from tests.lab import Container, TestHost
 from tests.servers.dialogue import PATIENCE, Dialogue
@@ -84,7 +85,7 @@ class World:
         links, guest = HostLinks(), GuestFiles()
         manager = Manager(Registry(), StateFiles(self._directory / "machines", self._directory / "private"),
                           NetlinkOpener(), links, RootOnly(), self.units, host_machine(), guest, [])
-        service = Service("v", "p", "1", "", *machine_services(manager))
+        service = Service("v", "p", "1", "", *machine_services(manager, Watches(manager.registry)))
         servers = [Server.at_path(loop, service, path) for path in self.paths]
         self._ready.set()
         await stop.wait()

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Machines' names by DNS, for those whom NSS does not reach."""
