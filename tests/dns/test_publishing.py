@@ -245,3 +245,30 @@ def test_what_others_keep_in_the_zone_stays(site: SiteServer) -> None:
         assert site.addresses() == {"web.host10": {"10.0.10.2"}}
 
     run(steps)
+
+
+def test_a_server_that_gives_no_transfer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is wanted is published all the same; that old names may stay is said."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    bind = Bind(folder)
+    conf = folder / "named.conf"
+    conf.write_text(conf.read_text().replace(f'allow-transfer {{ key "{KEY_NAME}"; }}', "allow-transfer { none; }"))
+
+    def address(name: str) -> str:
+        return bind.dig(f"{name}.host1.{ZONE}", "A", "+short").strip()
+
+    async def steps() -> None:
+        before = publisher_of(bind)
+        before.machine("web", ["10.0.0.2"])
+        before.machine("gone", ["10.0.0.9"])
+        async with running(before):
+            await until(lambda: address("gone") == "10.0.0.9")
+        after = publisher_of(bind)
+        after.machine("web", ["10.0.0.5"])
+        async with running(after):
+            await until(lambda: address("web") == "10.0.0.5")
+        assert "old names may stay" in caplog.text
+
+    with bind:
+        run(steps)

@@ -78,7 +78,8 @@ def test_a_mark_is_read_as_it_was_written() -> None:
 @pytest.mark.parametrize("text", [
     'key "publisher" {\n\talgorithm hmac-sha256;\n\tsecret "c2VjcmV0";\n};\n',  # tsig-keygen publisher
     "key publisher { secret c2VjcmV0; algorithm hmac-sha256; };",
-    "# hmac-sha256:publisher:c2VjcmV0\nkey:\n- id: publisher\n  algorithm: hmac-sha256\n  secret: c2VjcmV0\n",  # keymgr -t
+    # keymgr -t publisher
+    "# hmac-sha256:publisher:c2VjcmV0\nkey:\n- id: publisher\n  algorithm: hmac-sha256\n  secret: c2VjcmV0\n",
     "hmac-sha256:publisher:c2VjcmV0",
 ])
 def test_keys_as_the_servers_tools_write_them(text: str) -> None:

@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -23,6 +24,9 @@ CHECK_SECONDS = 60.0
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LAST_SECONDS = 300.0
 """Between tries, doubled each time, and a random part of it: a server that comes back is not met by all at once."""
+
+STATES_REMEMBERED = 32
+"""Of what we have published, by digest: a server that lost the last few updates need not be read back."""
 
 WITHDRAW_SECONDS = 10.0
 """For taking all back at a stop; a service manager kills after some time (TimeoutStopSec=, systemd.service(5))."""
@@ -51,7 +55,7 @@ class Publisher:
         self._wanted: dict[str, frozenset[str]] = {}
         self._there: dict[str, frozenset[str]] | None = None
         """None: not known, to be asked."""
-        self._last_known: dict[str, frozenset[str]] = {}
+        self._states: OrderedDict[str, dict[str, frozenset[str]]] = OrderedDict()
         self._mark: str | None = None
         self._all_known = True
         self._woken = asyncio.Event()
@@ -116,7 +120,8 @@ class Publisher:
                 self._mark = None
 
     async def _step(self) -> None:
-        if self._there is None or await self._server.mark() != self._mark:
+        # With changes to make, the update itself tells whether the mark is still the same.
+        if self._there is None or (self.in_step and await self._server.mark() != self._mark):
             await self._read_back()
         # Again until nothing has changed meanwhile.
         while changes := differences(self._there or {}, self._wanted):
@@ -141,29 +146,41 @@ class Publisher:
         if self._mark is not None and (mark is None or mark.owner != self._owner) and not whose_ever:
             raise Refused(f"another host publishes as {self._place.host} ({self._mark}); one of the two needs another "
                           "name, or, if that host is gone for good, --withdraw")
-        for expected in (self._last_known, self._wanted):
-            if mark is not None and mark.digest == digest_of(expected):
-                self._know(dict(expected))
-                return
+        if self._mark is None:
+            self._know({})  # the first of our updates makes the mark: without it there is nothing of ours
+            return
+        known = {digest_of(self._wanted): self._wanted, **self._states}
+        if mark is not None and mark.digest in known:
+            self._know(dict(known[mark.digest]))
+            return
         try:
             self._know(await self._server.records())
         except Refused as error:
             # What we want can be published without; what is left of an earlier run cannot be found.
             _log.warning("The zone cannot be read back, so that old names may stay: %s", error)
-            self._know({})
-            self._all_known = False
+            self._know({}, all_known=False)
 
     async def _send(self, changes: Mapping[str, frozenset[str]]) -> None:
         following = changed(self._there or {}, changes)
         mark = Mark(self._owner, digest_of(following) if self._all_known else "unknown")
+        self._remember(following)  # before: the answer may be lost
         await self._server.update(update(self._place, self._key, self._mark, mark, changes))
         self._mark = mark.text()
         self._know(following, self._all_known)
         _log.debug("Published %d changes", len(changes))
 
     def _know(self, records: dict[str, frozenset[str]], all_known: bool = True) -> None:
-        self._there = self._last_known = records
+        self._there = records
         self._all_known = all_known
+        self._remember(records)
+
+    def _remember(self, records: dict[str, frozenset[str]]) -> None:
+        if self._all_known:
+            digest = digest_of(records)
+            self._states[digest] = records
+            self._states.move_to_end(digest)
+            if len(self._states) > STATES_REMEMBERED:
+                self._states.popitem(last=False)
 
     def _tell_trouble(self, error: ServerError) -> None:
         """Once, as long as it stays the same."""

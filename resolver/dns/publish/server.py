@@ -76,7 +76,8 @@ class Server:
                 # Its own deadline is asyncio.wait_for(), which loses a cancellation now and then before Python 3.12.
                 await dns.asyncquery.inbound_xfr(self._address, zone, query, port=self._port, timeout=None)
         except dns.xfr.TransferError as error:
-            raise Refused(f"a transfer of {place.zone} is refused: {error}") from None
+            text = f"a transfer of {place.zone} is answered {dns.rcode.to_text(error.rcode)}"
+            raise (Refused if error.rcode in _REFUSED else ServerError)(text) from None
         except (dns.exception.DNSException, OSError, EOFError, TimeoutError) as error:
             _failed(error)
         return records_in(zone, place)
