@@ -27,7 +27,7 @@ SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
-    debootstrap
+    debootstrap bind9 bind9-dnsutils knot
 ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += gcc-multilib
 endif

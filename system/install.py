@@ -70,7 +70,8 @@ class Layout(NamedTuple):
 
     def links(self) -> Iterator[tuple[Path, Path]]:
         """Each link: what it names, and path."""
-        for folder, name in (("bin", "mymachinesctl"), ("sbin", "mymachinesd"), ("sbin", "mymachines-userdb")):
+        for folder, name in (("bin", "mymachinesctl"), ("sbin", "mymachinesd"), ("sbin", "mymachines-userdb"),
+                             ("sbin", "mymachines-dns-publish")):
             yield self.home / "bin" / name, self.prefix / folder / name
 
 

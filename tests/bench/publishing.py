@@ -4,8 +4,8 @@
     python -m tests.bench.publishing [--hosts 1000] [--machines 100] [--minutes 1]
 
 The hosts are the project's publishers, one object each in one process; servers, updates, signatures and transfers are
-real. First all hosts come up within a minute, then machines come and go at a rate, and some changes are followed until primary
-and secondary answer with them. Everything shares this machine's processors, so that a site does no worse.
+real. First all hosts come up within a minute, then machines come and go at a rate, and some changes are followed until
+primary and secondary answer with them. Everything shares this machine's processors, so that a site does no worse.
 """
 
 import argparse
