@@ -27,7 +27,9 @@ SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
-    debootstrap bind9 bind9-dnsutils knot
+    debootstrap dnsmasq-base bind9 bind9-dnsutils knot acl attr xfsprogs btrfs-progs
+# libvirt's helper of dnsmasq: in Debian 13 a package of its own
+TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += gcc-multilib
 endif
@@ -50,7 +52,7 @@ bench: build demo-packages
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy --strict resolver build_nss.py setup.py system tests
+	$(VENV)/bin/mypy --strict resolver machine_images build_nss.py setup.py system tests
 	CFLAGS="$(CFLAGS) -Werror" $(VENV)/bin/python build_nss.py --shim
 	@if echo 'int main(void) { return 0; }' | $(CC) -m32 -x c -o /dev/null - 2>/dev/null; then \
 	    CFLAGS="$(CFLAGS) -Werror" $(VENV)/bin/python build_nss.py --m32 build/32; \

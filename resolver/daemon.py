@@ -12,14 +12,22 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import machine_images.dbus
+import machine_images.varlink
+from machine_images.dbus import ImageManagerHandlers, ImageObjects
+from machine_images.images import Images
+from machine_images.varlink import MachineImageInterface, machine_image_interface
 from resolver import __version__, log
 from resolver.core.registry import Registry
+from resolver.dbus import errors as dbus_errors
 from resolver.dbus.connection import Connection
 from resolver.dbus.manager import MachineSignals
+from resolver.dbus.objects import Collection
 from resolver.dbus.polkit import Polkit
 from resolver.dbus.server import NAME
 from resolver.dbus.server import Server as BusServer
 from resolver.dbus.systemd import Systemd
+from resolver.entering import Entering
 from resolver.guest.metadata import GuestFiles
 from resolver.host.host_watcher import HostWatcher
 from resolver.host.links import HostLinks
@@ -29,18 +37,25 @@ from resolver.host.this_host import host_machine
 from resolver.manager import Manager
 from resolver.notify import notify
 from resolver.nss_server import NssServer
+from resolver.outside import OutsideAddresses
 from resolver.publisher import Publisher
 from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
 from resolver.table.writer import TableWriter
 from resolver.userdb_keeper import UserdbKeeper
 from resolver.varlink import IMAGE_SOCKET, MACHINE_SOCKET
-from resolver.varlink.machine import machine_services
+from resolver.varlink import errors as varlink_errors
+from resolver.varlink.machine import MachineInterface, machine_interface
+from resolver.varlink.mymachines import MymachinesInterface, mymachines_interface
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
 from resolver.varlink.watch import Watches
+from resolver.worker.run import Workers
 
 RUN_DIRECTORY = "/run/mymachines"
+
+OUTSIDE_SECONDS = 1.0
+"""For the first reading of neighbour tables and leases, before machines of before are published without; some ms."""
 
 EXIT_ALREADY_RUNNING = 3
 """Another mymachinesd serves this host."""
@@ -95,19 +110,35 @@ async def _serve(options: argparse.Namespace) -> None:
     guest = GuestFiles()
     bus = Connection(NAME)
     # Polkit and systemd are asked over the bus; without it, root alone changes machines, and units are not supported.
+    polkit, workers = Polkit(bus), Workers()
     watches = Watches(registry)
-    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, Polkit(bus), Systemd(bus), host_machine(), guest,
-                      [publisher.publish, MachineSignals(bus).on_changes,
-                       watches.on_changes])
-    bus_server = BusServer(bus, manager, guest.os_release_of)
+    outside = OutsideAddresses(lambda key: manager.seen(key))  # noqa: PLW0108 - the manager comes after it
+    manager = Manager(registry, StateFiles(), NetlinkOpener(), links, polkit, Systemd(bus), host_machine(), guest,
+                      [publisher.publish, MachineSignals(bus).on_changes, watches.on_changes], outside)
+    entering = Entering(manager, polkit, workers)
+    images = Images(polkit)
+    objects = ImageObjects(images)
+    dbus_errors.ERRORS.update(machine_images.dbus.ERRORS)
+    varlink_errors.ERRORS.update(machine_images.varlink.ERRORS)
+    bus_server = BusServer(bus, manager, entering, guest.os_release_of, ImageManagerHandlers(images),
+                           Collection(objects.find, objects.labels))
     nss = NssServer(lambda packet: answer_packet(registry, packet))
-    service = Service("mymachines", "mymachinesd", __version__, "", *machine_services(manager, watches))
+    served = [(machine_interface(), MachineInterface(manager, entering)),
+              (machine_image_interface(), MachineImageInterface(images)),
+              (mymachines_interface(), MymachinesInterface(manager, watches))]
+    service = Service("mymachines", "mymachinesd", __version__, "", [interface for interface, _ in served],
+                      {interface.name: handler for interface, handler in served})
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
 
     # Before addresses are chosen: no change of the host's routes comes between.
-    host_watcher = HostWatcher(manager.choose_again)
+    host_watcher = HostWatcher(manager.host_changed)
     await manager.restore()
+    try:
+        # A VM that was known before has its addresses again before anybody reads of it.
+        await asyncio.wait_for(outside.known(), OUTSIDE_SECONDS)
+    except TimeoutError:
+        _log.warning("Neighbours and leases are not known yet; virtual machines get their addresses later")
     # The table first: from here on look-ups have what the restored machines say. Then those who change it.
     publisher.start()
     try:
@@ -124,10 +155,13 @@ async def _serve(options: argparse.Namespace) -> None:
         notify("STOPPING=1")
     finally:
         host_watcher.close()
+        outside.close()
         for server in varlink:
             server.close()
         await bus_server.close()
         await bus.close()
+        await workers.close()
+        await images.close()
         if userdb is not None:
             await userdb.stop()
         nss.close()

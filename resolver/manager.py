@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from resolver import leaders
+from resolver.addressing import Addressing, Explained, Followed, Network, Outside, SeeingNothing
 from resolver.authority import Authority, Subject
-from resolver.core.addresses import choose_addresses
 from resolver.core.errors import (
     InvalidArgument,
     MachineExists,
@@ -24,15 +24,15 @@ from resolver.core.errors import (
     NotSupported,
 )
 from resolver.core.machine import Machine, MachineClass, ProcessId
-from resolver.core.names import check_machine_name, name_key
+from resolver.core.names import alias_of, check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import Change, Entry, Registry
 from resolver.guest.metadata import GuestFiles
-from resolver.host.addresses import AddressWatcher
 from resolver.host.kill import is_shared_unit, kill_all
-from resolver.host.links import HostLinks, Reach
+from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import NoSuchProcess, Process
+from resolver.host.reach import HostChange
 from resolver.host.state_files import StateFiles
 from resolver.units import UnitProperty, Units
 
@@ -44,15 +44,6 @@ MAP_RETRY_LAST_SECONDS = 30.0
 """While a machine's id map is still empty it is read again, at growing intervals, in all for about a minute: a manager
 writes it within moments of making the namespace, and the kernel tells nobody."""
 
-ADDRESSES_SECONDS = 1.0
-"""For the kernel to list a machine's addresses, before registration goes on without them; it takes 0.1 ms each."""
-
-CHOSEN_IN_A_ROW = 20
-"""Machines whose addresses are chosen anew before others have their turn: some 4 ms of questions to the kernel."""
-
-CHOOSING_SHARE = 10
-"""Of ten seconds of the loop, one at the most: a host whose routes flap keeps nobody from being served."""
-
 _log = logging.getLogger(__name__)
 
 Listener = Callable[[Sequence[Change]], None]
@@ -63,8 +54,17 @@ class Held:
     """What is kept open for a machine."""
 
     process: Process
-    addresses: AddressWatcher | None = None
+    addresses: Followed
     map_timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What became of a machine's addresses."""
+
+    entry: Entry
+    network: Network
+    addresses: tuple[Explained, ...]
 
 
 class Manager:
@@ -72,22 +72,20 @@ class Manager:
 
     def __init__(self, registry: Registry, states: StateFiles, opener: NetlinkOpener, links: HostLinks,
                  authority: Authority, units: Units, host: Machine, guest: GuestFiles,
-                 listeners: Iterable[Listener]) -> None:
+                 listeners: Iterable[Listener], outside: Outside | None = None) -> None:
         self.registry = registry
         self.host = Entry(host)
         """The machine .host: this host itself. It can be looked at and not be changed."""
         self.guest = guest
         """Reads what only a guest's files tell."""
         self._states = states
-        self._opener = opener
-        self._links = links
         self._authority = authority
         self._units = units
         self._listeners = list(listeners)
         self._held: dict[str, Held] = {}
         self._registering: set[str] = set()
-        self._choosing: asyncio.Task[None] | None = None
-        self._choose_again = False
+        self._addressing = Addressing(opener, links, outside or SeeingNothing(), lambda: iter(self._held),
+                                      self._followed, self._update)
 
     # Requests.
 
@@ -161,19 +159,10 @@ class Manager:
         else:
             await self._kill_all(entry, process, number)
 
-    async def open_root_directory(self, name: str, subject: Subject) -> int:
-        """A descriptor of a container's root directory, or of the host's, to look for paths in; the caller's to close.
-
-        It is opened as a place alone (O_PATH, open(2)): no file system of the guest's is asked, so none can hang this.
-        """
-        entry = self.find(name, None)
-        await self._authority.check(subject, "manage-machines", _details(entry, "open-root-directory"))
-        if entry is self.host:
-            return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        if entry.machine.machine_class is not MachineClass.CONTAINER:
-            raise NotSupported("a virtual machine's files are not the host's to open")
+    def leader_of(self, entry: Entry) -> Process:
+        """A machine's leader, held anew; the caller's to close. NoSuchMachine where it has gone."""
         try:
-            return self._held_of(entry).process.open_root()
+            return Process.from_pidfd(os.dup(self._held_of(entry).process.fileno()))
         except NoSuchProcess:
             raise NoSuchMachine("its leader has just exited") from None
 
@@ -196,6 +185,19 @@ class Manager:
         assert found is not None
         return found
 
+    def explain(self, name: str) -> Explanation:
+        """Why look-ups give what they give of a machine, by its name or alias."""
+        entry = self._by_name(name) or self.registry.by_host_name(name)
+        if entry is None:
+            raise NoSuchMachine(f"no machine {name} is registered")
+        if entry is self.host:
+            return Explanation(entry, Network.HOST, ())
+        followed = self._held[entry.key].addresses
+        network = followed.network
+        if network is Network.HOST and entry.machine.machine_class is MachineClass.VM:
+            network = Network.UNKNOWN  # its leader's is not the guest's
+        return Explanation(entry, network, followed.explained())
+
     # Start and stop.
 
     async def restore(self) -> None:
@@ -210,31 +212,22 @@ class Manager:
             except NoSuchProcess as error:
                 _log.info("Machine %s has gone meanwhile: %s", saved.name, error)
                 self._states.remove(saved.name, saved.unit)
-        watches = await asyncio.gather(*(self._watch(saved, process) for saved, process in found))
+        followed = await asyncio.gather(*(self._addressing.follow(saved, process) for saved, process in found))
         # In the order of registration: who came first keeps what only one can have.
-        for (saved, process), watch in zip(found, watches, strict=True):
-            self._restore(saved, Held(process, watch))
+        for (saved, process), addresses in zip(found, followed, strict=True):
+            self._restore(saved, Held(process, addresses))
 
-    def choose_again(self) -> None:
-        """Choose all machines' addresses anew, soon: the host's own routes have changed."""
-        self._choose_again = True
-        if self._choosing is None or self._choosing.done():
-            self._choosing = asyncio.get_running_loop().create_task(self._choose_all())
+    def host_changed(self, change: HostChange) -> None:
+        """Choose addresses anew, soon, where a change of the host's links or routes may make others right."""
+        self._addressing.host_changed(change)
 
-    async def _choose_all(self) -> None:
-        while self._choose_again:
-            self._choose_again = False
-            began = time.thread_time()
-            for number, entry in enumerate(list(self.registry), 1):
-                self._on_addresses(entry.machine.name)
-                if number % CHOSEN_IN_A_ROW == 0:
-                    await asyncio.sleep(0)  # others have their turn
-            await asyncio.sleep((time.thread_time() - began) * (CHOOSING_SHARE - 1))
+    def seen(self, key: str) -> None:
+        """Neighbours or leases tell something else of a machine, by its key."""
+        self._addressing.seen(key)
 
     def close(self) -> None:
         """Let go of every descriptor. Machines and their state files stay."""
-        if self._choosing is not None:
-            self._choosing.cancel()
+        self._addressing.close()
         for held in self._held.values():
             self._drop(held)
         self._held.clear()
@@ -246,7 +239,7 @@ class Manager:
         entry = self.find(name, leader)
         if entry is self.host:
             raise NotSupported("this is the host itself")
-        await self._authority.check(subject, "manage-machines", _details(entry, verb))
+        await self._authority.check(subject, "manage-machines", details(entry, verb))
         self._held_of(entry)
         return entry
 
@@ -262,11 +255,12 @@ class Manager:
             id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
             unit=process.unit(), owner=subject.uid, realtime=time.time_ns() // 1000,
             monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
-            ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address)
-        held = Held(process, await self._watch(machine, process))
+            ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address,
+            alias=alias_of(request.name, own_names()))
+        held = Held(process, await self._addressing.follow(machine, process))
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:
-            machine = self._with_addresses(_with_maps(machine, process), held)
+            machine = self._addressing.chosen(_with_maps(machine, process), held.addresses)
             changes = self.registry.add(machine)
             try:
                 self._states.save(machine)
@@ -286,31 +280,15 @@ class Manager:
         return entry
 
     def _restore(self, saved: Machine, held: Held) -> None:
+        saved = replace(saved, alias=alias_of(saved.name, own_names()))
         try:
-            self.registry.add(self._with_addresses(_with_maps(saved, held.process), held))
+            self.registry.add(self._addressing.chosen(_with_maps(saved, held.process), held.addresses))
         except (NoSuchProcess, MachineExists) as error:
             _log.warning("Machine %s is let go: %s", saved.name, error)
             self._states.remove(saved.name, saved.unit)
             self._drop(held)
             return
         self._hold(saved, held)
-
-    async def _watch(self, machine: Machine, process: Process) -> AddressWatcher | None:
-        """Follow the machine's addresses; the first are known when this returns."""
-        watcher = None
-        try:
-            watcher = await AddressWatcher.open(
-                machine.name, process, self._opener, lambda _: self._on_addresses(machine.name))
-            await asyncio.wait_for(watcher.known.wait(), ADDRESSES_SECONDS)
-        except (OSError, NoSuchProcess) as error:
-            # A machine without addresses still has users, and can be terminated. Later ones are still told of.
-            _log.warning("The addresses of machine %s are not known: %s", machine.name,
-                         str(error) or "no answer in time")
-        except BaseException:
-            if watcher is not None:
-                watcher.close()
-            raise
-        return watcher
 
     def _held_of(self, entry: Entry) -> Held:
         """What is held for a machine that was found before something was waited for."""
@@ -331,8 +309,7 @@ class Manager:
         asyncio.get_running_loop().remove_reader(held.process)
         if held.map_timer is not None:
             held.map_timer.cancel()
-        if held.addresses is not None:
-            held.addresses.close()
+        self._addressing.forget(held.addresses)
         held.process.close()
 
     def _let_go(self, entry: Entry, why: str) -> None:
@@ -355,23 +332,9 @@ class Manager:
         assert entry is not None
         self._let_go(entry, "has ended")
 
-    def _on_addresses(self, name: str) -> None:
-        entry = self.registry.by_name(name)
-        held = self._held.get(name_key(name))
-        if entry is not None and held is not None:
-            self._update(self._with_addresses(entry.machine, held))
-
-    def _with_addresses(self, machine: Machine, held: Held) -> Machine:
-        if held.addresses is None:
-            return machine
-        addresses, peers = held.addresses.addresses, held.addresses.peers
-
-        reach = Reach(self._links, held.process, machine.network_interfaces, peers)
-        try:
-            return replace(machine, addresses=addresses, chosen=choose_addresses(addresses, reach))
-        except (OSError, NoSuchProcess) as error:
-            _log.warning("The way to machine %s is not known: %s", machine.name, error)
-            return replace(machine, addresses=addresses, chosen=())
+    def _followed(self, key: str) -> tuple[Machine, Followed] | None:
+        entry, held = self.registry.by_name(key), self._held.get(key)
+        return None if entry is None or held is None else (entry.machine, held.addresses)
 
     def _read_maps_again(self, name: str, paused: float) -> None:
         entry, held = self.registry.by_name(name), self._held.get(name_key(name))
@@ -440,9 +403,10 @@ def scope_name(machine: str) -> str:
     return f"machine-{escaped}.scope"
 
 
-def _details(entry: Entry, verb: str) -> dict[str, str]:
-    """What polkit's rules may decide by."""
-    return {"name": entry.machine.name, "class": entry.machine.machine_class, "verb": verb}
+def details(entry: Entry, verb: str) -> dict[str, str]:
+    """What polkit's rules may decide by: `machine` and `verb` as systemd-machined has them, and more."""
+    machine = entry.machine
+    return {"machine": machine.name, "name": machine.name, "class": machine.machine_class, "verb": verb}
 
 
 def _with_maps(machine: Machine, process: Process) -> Machine:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from resolver import __version__
-from resolver.cli import lookups, machines
+from resolver.cli import addresses, lookups, machines
 from resolver.cli.failures import EXIT_CODES, to_failure
 
 Command = Callable[[argparse.Namespace], None]
@@ -55,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         "--all", "-a", action="store_true", help="with .host, the host itself")
     with_json(add("show", machines.do_show, "show all that is known of machines")).add_argument(
         "names", metavar="NAME", nargs="+")
+    with_json(add("explain", addresses.do_explain, "tell why look-ups give a machine's addresses, or leave them out")
+              ).add_argument("name", metavar="NAME")
     _add_register(add("register", machines.do_register, "register a running container or VM"))
     for name, command, text in (
             ("unregister", machines.do_unregister, "forget machines; their processes go on"),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from resolver.cli.addresses import address_of, explain, interface_of
 from resolver.cli.failures import FAILED, NOT_FOUND, Failure
 from resolver.cli.output import print_fields, print_json, print_table
 from resolver.core.machine import ChosenAddress, MachineClass, ProcessId
@@ -48,7 +49,8 @@ def do_list(options: argparse.Namespace) -> None:
 
 
 def do_show(options: argparse.Namespace) -> None:
-    machines = [_call("List", {"name": name, "acquireMetadata": "graceful"}) for name in options.names]
+    machines = [{**_call("List", {"name": name, "acquireMetadata": "graceful"}), **_more(name)}
+                for name in options.names]
     if options.json:
         print_json(machines)
         return
@@ -119,6 +121,7 @@ def _described(machine: dict[str, Any]) -> dict[str, Any]:
     stamp = machine.get("timestamp", {}).get("realtime")
     return {
         "Name": machine["name"],
+        "Alias": machine.get("alias"),
         "Class": machine["class"],
         "Service": machine.get("service"),
         "Leader": machine["leader"]["pid"],
@@ -127,13 +130,23 @@ def _described(machine: dict[str, Any]) -> dict[str, Any]:
         "Machine ID": machine.get("id"),
         "Root": machine.get("rootDirectory"),
         "Looked up": _looked_up(machine["name"]),
-        "Addresses": [f"{ipaddress.ip_address(bytes(a['address']))} (interface {a.get('ifindex', '?')} inside)"
-                      for a in machine.get("addresses", ())],
+        "Addresses": [f"{address_of(a)} ({interface_of(a)}, scope {a['scope']}, from {_SOURCES[a['source']]})"
+                      for a in machine["addressDetails"] if a["reason"] != "loopback"],
         "UID shift": machine.get("UIDShift"),
         "VSOCK CID": machine.get("vSockCid"),
         "SSH address": machine.get("sshAddress"),
         "SSH key": machine.get("sshPrivateKeyPath"),
     }
+
+
+def _more(name: str) -> dict[str, Any]:
+    """What io.systemd.Machine has no place for."""
+    explanation = explain(name)
+    return {"alias": explanation.get("alias"), "network": explanation["network"],
+            "addressDetails": explanation["addresses"]}
+
+
+_SOURCES = {"guest": "the machine's own list", "neighbour": "the host's neighbours", "lease": "a DHCP lease"}
 
 
 def _looked_up(name: str) -> list[str]:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Who owns what only one machine can have: host ids and reverse addresses. The first to claim keeps it."""
+"""Who owns what only one machine can have: host ids, reverse addresses, aliases. The first to claim keeps it."""
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
 
 from resolver.core.idmap import Extent, above_host_ids
+
+T = TypeVar("T", bound=Hashable)
 
 
 class ExtentClaims:
@@ -60,26 +63,25 @@ class ExtentClaims:
         return [*parts, part] if part is not None else parts
 
 
-class AddressClaims:
-    """Reverse look-ups: each address belongs to the first machine that has it; the next waits."""
+class Claims(Generic[T]):
+    """Things of one kind, reverse addresses or aliases: each is the first machine's that has it; the next waits."""
 
     def __init__(self) -> None:
-        self._claimants: dict[tuple[int, bytes], dict[str, None]] = {}
+        self._claimants: dict[T, dict[str, None]] = {}
 
-    def claim(self, key: str, address: tuple[int, bytes]) -> None:
-        """Put machine `key` behind those that have `address` already."""
-        self._claimants.setdefault(address, {})[key] = None
+    def claim(self, key: str, thing: T) -> None:
+        """Put machine `key` behind those that have `thing` already."""
+        self._claimants.setdefault(thing, {})[key] = None
 
-    def release(self, key: str, address: tuple[int, bytes]) -> str | None:
-        """Take machine `key` out; returns the machine that now owns the address where it was not the owner before."""
-        claimants = self._claimants[address]
+    def release(self, key: str, thing: T) -> str | None:
+        """Take machine `key` out; returns the machine that now owns the thing where it was not the owner before."""
+        claimants = self._claimants[thing]
         was_owner = next(iter(claimants)) == key
         del claimants[key]
         if not claimants:
-            del self._claimants[address]
+            del self._claimants[thing]
             return None
         return next(iter(claimants)) if was_owner else None
 
-    def owner(self, address: tuple[int, bytes]) -> str | None:
-        """The machine that a reverse look-up of (family, packed) gives."""
-        return next(iter(self._claimants.get(address, ())), None)
+    def owner(self, thing: T) -> str | None:
+        return next(iter(self._claimants.get(thing, ())), None)

@@ -51,3 +51,11 @@ class NoOSRelease(MachineError):
 
 class NoUIDShift(MachineError):
     """The machine's ids are not the host's moved by one number."""
+
+
+class FileExists(MachineError):
+    """A file or directory is there already, and was not to be replaced."""
+
+
+class FileNotFound(MachineError):
+    """A file or directory is not there."""

@@ -35,12 +35,24 @@ class ProcessId:
     boot_id: str | None = None
 
 
+class AddressSource(StrEnum):
+    """Who says that an address is the machine's."""
+
+    GUEST = "guest"
+    """The interfaces inside, as their kernel lists them."""
+    NEIGHBOUR = "neighbour"
+    """The host's own neighbour table: it has talked to the machine there."""
+    LEASE = "lease"
+    """A DHCP server on this host."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address of an interface inside the machine, as the kernel tells it (linux/if_addr.h).
+    """An address of a machine.
 
-    `family` is AF_INET or AF_INET6 in Linux' numbers, `packed` 4 or 16 bytes in network order, `ifindex` the
-    interface inside, `scope` RT_SCOPE_* (rtnetlink(7)), `flags` IFA_F_*.
+    `family` is AF_INET or AF_INET6 in Linux' numbers, `packed` 4 or 16 bytes in network order, `scope` RT_SCOPE_*
+    (rtnetlink(7)), `flags` IFA_F_* (linux/if_addr.h). `ifindex` is the interface: inside, where the guest's list is the
+    source, else the host's, behind which it was seen.
     """
 
     family: int
@@ -48,6 +60,7 @@ class Address:
     ifindex: int
     scope: int = 0
     flags: int = 0
+    source: AddressSource = AddressSource.GUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,8 @@ class Machine:
     `id` is the machine id, 16 bytes. `network_interfaces` are the host-side interface indices that were registered
     (NETIF). `owner` is the uid of who registered it. Timestamps are of the registration, in microseconds of
     CLOCK_REALTIME and CLOCK_MONOTONIC. `control_address` is where the manager of a VM takes requests about it (systemd
-    261 has it). Maps are empty where the machine shares the host's user namespace.
+    261 has it). Maps are empty where the machine shares the host's user namespace. `alias` is another
+    name, as a key, that it would have for look-ups of hosts; see Entry.
     """
 
     name: str
@@ -94,3 +108,4 @@ class Machine:
     gid_map: IdMap = field(default_factory=IdMap)
     addresses: tuple[Address, ...] = ()
     chosen: tuple[ChosenAddress, ...] = ()
+    alias: str = ""

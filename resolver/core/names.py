@@ -21,6 +21,7 @@ LABEL_HASH_DIGITS = 5
 _DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _NOT_IN_LABEL = re.compile(r"[^a-z0-9]+")
 _LOCALHOST = re.compile(r"(?:.*\.)?localhost(?:\.localdomain[46]?)?")
+_DECORATED = re.compile(r"(?:qemu|lxc|ch)-[0-9]+-(?P<name>.+)")  # libvirt's drivers that register machines
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -54,6 +55,21 @@ def check_machine_name(name: str, own_names: Collection[str] = (), single_label:
     if single_label and len(labels) > 1:
         raise InvalidArgument("name", "holds a dot, which only root may register")
     return name
+
+
+def alias_of(name: str, own_names: Collection[str] = ()) -> str:
+    """The key of the name without what a machine manager put before it, empty where there is nothing to take away.
+
+    libvirt registers its domain `web` as `qemu-3-web`, 3 being this run's number; and cuts what is too long, so that a
+    name of full length may be a stranger's. An alias is a single label, and none of the names that nobody may have.
+    """
+    decorated = _DECORATED.fullmatch(name_key(name))
+    if decorated is None or len(name) >= MACHINE_NAME_MAX:
+        return ""
+    try:
+        return check_machine_name(decorated["name"], own_names, single_label=True)
+    except InvalidArgument:
+        return ""
 
 
 def short_label(name: str, taken: Callable[[str], bool]) -> str:

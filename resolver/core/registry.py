@@ -8,7 +8,7 @@ can have. A change to one machine can change the entries of others: ids and addr
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from resolver.core.claims import AddressClaims, ExtentClaims
+from resolver.core.claims import Claims, ExtentClaims
 from resolver.core.errors import MachineExists, NoSuchMachine
 from resolver.core.idmap import Extent, to_host
 from resolver.core.machine import ChosenAddress, Machine
@@ -21,7 +21,8 @@ class Entry:
     """What readers see of a machine.
 
     `uid_extents` and `gid_extents` are the parts of its maps that it owns. `addresses` are its chosen ones;
-    `reverse` is left where it owns the address. `contested`: another machine keeps it from ids of its maps.
+    `reverse` is left where it owns the address. `contested`: another machine keeps it from ids of its maps. `alias` is
+    its alias where no machine has that name, and none that was there before has the same alias.
     """
 
     machine: Machine
@@ -30,6 +31,7 @@ class Entry:
     gid_extents: tuple[Extent, ...] = ()
     addresses: tuple[ChosenAddress, ...] = ()
     contested: bool = False
+    alias: str = ""
 
     @property
     def key(self) -> str:
@@ -55,7 +57,8 @@ class Registry:
         self._labels: dict[str, str] = {}
         self._uids = ExtentClaims()
         self._gids = ExtentClaims()
-        self._addresses = AddressClaims()
+        self._addresses: Claims[tuple[int, bytes]] = Claims()
+        self._aliases: Claims[str] = Claims()
         self._contested: dict[str, None] = {}  # who waits for ids, in order
 
     def __len__(self) -> int:
@@ -68,6 +71,11 @@ class Registry:
 
     def by_name(self, name: str) -> Entry | None:
         return self._entries.get(name_key(name))
+
+    def by_host_name(self, name: str) -> Entry | None:
+        """By name, or else by alias: as look-ups of hosts find it."""
+        key = self._aliases.owner(name_key(name))
+        return self.by_name(name) or (None if key is None else self._entries[key])
 
     def by_leader(self, pid: int) -> Entry | None:
         key = self._by_leader.get(pid)
@@ -114,14 +122,17 @@ class Registry:
         if machine.unit:
             self._by_unit.setdefault(machine.unit, key)
         self._move_addresses(key, (), machine.chosen)
-        return [self._enter(Change(None, self._claim_ids(Entry(machine, label))))]
+        if machine.alias:
+            self._aliases.claim(key, machine.alias)
+        change = self._enter(Change(None, self._claim_ids(Entry(machine, label))))
+        return [change, *self._inherit(self._alias_owner(key))]
 
     def update(self, machine: Machine) -> list[Change]:
-        """Put `machine`, with other maps or addresses, in the place of the one with its name, leader and unit."""
+        """Put `machine`, with other maps or addresses, in the place of the one of its name, leader, unit, alias."""
         before = self._find(machine.name)
         old = before.machine
-        if (machine.name, machine.leader, machine.unit) != (old.name, old.leader, old.unit):
-            raise ValueError("name, leader and unit of a registered machine never change")
+        if any(getattr(machine, name) != getattr(old, name) for name in ("name", "leader", "unit", "alias")):
+            raise ValueError("name, leader, unit and alias of a registered machine never change")
         heirs = self._move_addresses(before.key, old.chosen, machine.chosen)
         after = replace(before, machine=machine)
         if (machine.uid_map, machine.gid_map) != (old.uid_map, old.gid_map):
@@ -135,6 +146,9 @@ class Registry:
         entry = self._find(name)
         machine = entry.machine
         heirs = self._move_addresses(entry.key, machine.chosen, ())
+        if machine.alias and (heir := self._aliases.release(entry.key, machine.alias)):
+            heirs[heir] = None
+        heirs.update(self._alias_owner(entry.key))
         heirs.update(self._release_ids(entry))
         heirs.pop(entry.key, None)
         self._contested.pop(entry.key, None)
@@ -155,14 +169,20 @@ class Registry:
         return entry
 
     def _enter(self, change: Change) -> Change:
-        """Settle which addresses the entry owns, and put it in."""
+        """Settle which addresses the entry owns, and whether its alias, and put it in."""
         assert change.after is not None
         machine, key = change.after.machine, change.after.key
-        after = replace(change.after, addresses=tuple(
+        has_alias = machine.alias not in self._entries and self._aliases.owner(machine.alias) == key
+        after = replace(change.after, alias=machine.alias if has_alias else "", addresses=tuple(
             address if not address.reverse or self._addresses.owner((address.family, address.packed)) == key
             else replace(address, reverse=False) for address in machine.chosen))
         self._entries[key] = after
         return Change(change.before, after)
+
+    def _alias_owner(self, key: str) -> dict[str, None]:
+        """Whose alias is the name of a machine that comes or goes: that machine's name wins."""
+        owner = self._aliases.owner(key)
+        return {} if owner is None else {owner: None}
 
     def _inherit(self, heirs: dict[str, None]) -> Iterator[Change]:
         for key in heirs:

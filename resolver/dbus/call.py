@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
 """One method call: what was said, and who said it."""
 
-from typing import Any
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from dbus_fast import Message, MessageFlag
 
 from resolver.authority import Subject
-from resolver.core.errors import AccessDenied
+from resolver.core.errors import AccessDenied, NotAvailable
 from resolver.dbus.connection import BUS, BUS_PATH, BusError, Connection
 from resolver.dbus.errors import invalid_args
 from resolver.dbus.reader import close_all
+
+T = TypeVar("T")
 
 CREDENTIALS_SECONDS = 5.0
 """For the bus to say who a caller is: it knows, and answers within a millisecond."""
@@ -46,6 +50,30 @@ class Call:
         if self._subject is None:
             self._subject = await self._ask()
         return self._subject
+
+    async def while_listening(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work gives; it is cancelled where the caller leaves the bus. NotAvailable then, for nobody."""
+        sender = self.message.sender or ""
+        task = asyncio.create_task(work)
+
+        def on_owner_change(message: Message) -> None:
+            if message.body[1:] == [sender, ""]:
+                task.cancel()
+
+        try:
+            with self._connection.signals(BUS, BUS_PATH, BUS, "NameOwnerChanged", on_owner_change, sender):
+                reply = await self._connection.call(BUS, BUS_PATH, BUS, "NameHasOwner", "s", [sender],
+                                                    seconds=CREDENTIALS_SECONDS)
+                if not reply.body[0]:  # it left before we listened
+                    task.cancel()
+                await asyncio.wait([task])
+        except BusError as error:
+            raise NotAvailable(f"the bus is gone: {error}") from None
+        finally:
+            task.cancel()
+        if task.cancelled():
+            raise NotAvailable("the caller has left the bus")
+        return task.result()
 
     def close(self) -> None:
         close_all(self.message.unix_fds)

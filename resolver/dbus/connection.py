@@ -141,13 +141,19 @@ class Connection:
         return str(reply.body[0])
 
     @contextmanager
-    def signals(self, sender: str, path: str, interface: str, member: str, handle: SignalHandler) -> Iterator[None]:
-        """Have `handle` called for these signals meanwhile. `sender` is a unique name: others may send lookalikes."""
+    def signals(self, sender: str, path: str, interface: str, member: str, handle: SignalHandler,
+                first: str | None = None) -> Iterator[None]:
+        """Have `handle` called for these signals meanwhile. `sender` is a unique name: others may send lookalikes.
+
+        `first`: only for those whose first argument is this text.
+        """
         rule = f"type='signal',sender='{sender}',path='{path}',interface='{interface}',member='{member}'"
+        if first is not None:
+            rule += f",arg0='{first}'"
 
         def check(message: Message) -> None:
             said = message.sender, message.path, message.interface, message.member
-            if said == (sender, path, interface, member):
+            if said == (sender, path, interface, member) and first in (None, *message.body[:1]):
                 handle(message)
 
         key = f"{rule},{id(check)}"

@@ -4,6 +4,8 @@
 from resolver.core.errors import (
     AccessDenied,
     AuthenticationRequired,
+    FileExists,
+    FileNotFound,
     InvalidArgument,
     MachineError,
     MachineExists,
@@ -63,15 +65,12 @@ def no_machine_for_pid(pid: int) -> ErrorReply:
     return ErrorReply(f"{MACHINE1}.NoMachineForPID", f"PID {pid} does not belong to any known machine")
 
 
-def no_such_image(name: str) -> ErrorReply:
-    return ErrorReply(f"{MACHINE1}.NoSuchImage", f"No image '{name}' known")
-
-
 def no_such_mapping(kind: str, text: str) -> ErrorReply:
     """`kind` is User or Group."""
     return ErrorReply(f"{MACHINE1}.NoSuch{kind}Mapping", text)
 
 
+# Whoever has errors of its own adds them.
 ERRORS: dict[type[MachineError], str] = {
     NoSuchMachine: f"{MACHINE1}.NoSuchMachine",
     MachineExists: f"{MACHINE1}.MachineExists",
@@ -80,6 +79,8 @@ ERRORS: dict[type[MachineError], str] = {
     AuthenticationRequired: f"{DBUS}.InteractiveAuthorizationRequired",
     NotSupported: f"{DBUS}.NotSupported",
     NotAvailable: f"{DBUS}.Failed",
+    FileExists: f"{DBUS}.FileExists",
+    FileNotFound: f"{DBUS}.FileNotFound",
     NoOSRelease: f"{DBUS}.FileNotFound",
     NoPrivateNetworking: f"{MACHINE1}.NoPrivateNetworking",
     NoUIDShift: f"{DBUS}.NotSupported",

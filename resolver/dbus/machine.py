@@ -8,14 +8,18 @@ from resolver.core.errors import AccessDenied
 from resolver.core.machine import Machine
 from resolver.core.registry import Entry
 from resolver.dbus.call import Call
-from resolver.dbus.errors import file_not_found
+from resolver.dbus.errors import file_not_found, invalid_args
 from resolver.dbus.interface import Interface, Method, Property
 from resolver.dbus.objects import as_text
+from resolver.entering import Entering, Terminal
 from resolver.guest.metadata import addresses_of, uid_shift_of
 from resolver.manager import Manager
 
 NO_CID = 2**32 - 1
 """VMADDR_CID_ANY (linux/vm_sockets.h): no vsock address is known."""
+
+COPY_REPLACE = 1 << 0
+"""The one flag of copies (org.freedesktop.machine1(5)): what is there is replaced."""
 
 OSRelease = Callable[[Machine], Awaitable[dict[str, str]]]
 """Reads a machine's os-release(5), within a deadline (resolver.guest.metadata)."""
@@ -66,9 +70,11 @@ MACHINE = Interface(
 class MachineHandlers:
     """Made for one call about one machine."""
 
-    def __init__(self, manager: Manager, read_os_release: OSRelease, entry: Entry) -> None:
+    def __init__(self, manager: Manager, entering: Entering, read_os_release: OSRelease, entry: Entry) -> None:
         self._manager = manager
+        self._entering = entering
         self._read_os_release = read_os_release
+        self._entry = entry
         self._machine = entry.machine
 
     # Methods.
@@ -97,8 +103,39 @@ class MachineHandlers:
     def do_get_uid_shift(self, _call: Call) -> list[int]:
         return [uid_shift_of(self._machine)]
 
+    async def do_open_pty(self, call: Call) -> list[Any]:
+        return _given(call, await self._entering.open_pty(self._entry, await call.subject()))
+
+    async def do_open_login(self, call: Call) -> list[Any]:
+        return _given(call, await self._entering.open_login(self._entry, await call.subject()))
+
+    async def do_open_shell(self, call: Call, user: str, path: str, arguments: list[str],
+                            environment: list[str]) -> list[Any]:
+        return _given(call, await self._entering.open_shell(self._entry, user, path, arguments, environment,
+                                                            await call.subject()))
+
     async def do_open_root_directory(self, call: Call) -> list[int]:
-        return [call.give(await self._manager.open_root_directory(self._machine.name, await call.subject()))]
+        return [call.give(await self._entering.open_root_directory(self._entry, await call.subject()))]
+
+    async def do_bind_mount(self, call: Call, source: str, destination: str, read_only: bool, make: bool) -> None:
+        await self._entering.bind_mount(self._entry, source, destination, read_only=read_only, make=make,
+                                        subject=await call.subject())
+
+    async def do_copy_from(self, call: Call, source: str, destination: str) -> None:
+        await self.do_copy_from_with_flags(call, source, destination, 0)
+
+    async def do_copy_to(self, call: Call, source: str, destination: str) -> None:
+        await self.do_copy_to_with_flags(call, source, destination, 0)
+
+    async def do_copy_from_with_flags(self, call: Call, source: str, destination: str, flags: int) -> None:
+        replace = _replaces(flags)
+        await call.while_listening(self._entering.copy_from(self._entry, source, destination, replace=replace,
+                                                            subject=await call.subject()))
+
+    async def do_copy_to_with_flags(self, call: Call, source: str, destination: str, flags: int) -> None:
+        replace = _replaces(flags)
+        await call.while_listening(self._entering.copy_to(self._entry, source, destination, replace=replace,
+                                                          subject=await call.subject()))
 
     # Properties.
 
@@ -162,3 +199,13 @@ class MachineHandlers:
 
     async def _may_see_key(self, call: Call) -> bool:
         return (await call.subject()).uid in (0, self._machine.owner)
+
+
+def _given(call: Call, terminal: Terminal) -> list[Any]:
+    return [call.give(terminal.descriptor), terminal.path]
+
+
+def _replaces(flags: int) -> bool:
+    if flags & ~COPY_REPLACE:
+        raise invalid_args(f"Unknown flags {flags:#x}")
+    return bool(flags & COPY_REPLACE)

@@ -13,19 +13,15 @@ from resolver.core.registry import Change, Entry
 from resolver.core.users import IdAnswer
 from resolver.dbus.call import Call
 from resolver.dbus.connection import Connection
-from resolver.dbus.errors import invalid_args, no_machine_for_pid, no_such_image, no_such_mapping
+from resolver.dbus.errors import invalid_args, no_machine_for_pid, no_such_mapping
 from resolver.dbus.interface import Interface, Method, Property, Signal
 from resolver.dbus.machine import MACHINE, MachineHandlers, OSRelease
 from resolver.dbus.objects import Bound
 from resolver.dbus.paths import MANAGER, decode_label, encode_label, machine_path
 from resolver.dbus.registration import from_arguments, from_properties, unit_properties
+from resolver.entering import Entering
 from resolver.guest.metadata import uid_shift_of
 from resolver.manager import Manager
-
-UNLIMITED = 2**64 - 1
-"""As machined says that a size is not known, or has no limit."""
-
-POOL_PATH = "/var/lib/machines"
 
 _REGISTER = "s name, ay id, s service, s class, u leader, s root_directory"
 _NETWORK = "ai ifindices"
@@ -108,8 +104,9 @@ class MachineSignals:
 class Machines:
     """The machines as objects of the bus."""
 
-    def __init__(self, manager: Manager, read_os_release: OSRelease) -> None:
+    def __init__(self, manager: Manager, entering: Entering, read_os_release: OSRelease) -> None:
         self._manager = manager
+        self._entering = entering
         self._read_os_release = read_os_release
 
     def all(self) -> list[Entry]:
@@ -135,11 +132,11 @@ class Machines:
         return (encode_label(entry.machine.name) for entry in self.all())
 
     def handlers(self, entry: Entry) -> MachineHandlers:
-        return MachineHandlers(self._manager, self._read_os_release, entry)
+        return MachineHandlers(self._manager, self._entering, self._read_os_release, entry)
 
 
 class ManagerHandlers:
-    """The methods and properties, by their names in the interface."""
+    """What the interface has for machines, by its names there."""
 
     def __init__(self, manager: Manager, machines: Machines) -> None:
         self._manager = manager
@@ -229,25 +226,32 @@ class ManagerHandlers:
     async def do_kill_machine(self, call: Call, name: str, whom: str, signal: int) -> None:
         await self._machine(name).do_kill(call, whom, signal)
 
+    async def do_open_machine_pty(self, call: Call, name: str) -> list[Any]:
+        return await self._machine(name).do_open_pty(call)
+
+    async def do_open_machine_login(self, call: Call, name: str) -> list[Any]:
+        return await self._machine(name).do_open_login(call)
+
+    async def do_open_machine_shell(self, call: Call, name: str, *what: Any) -> list[Any]:
+        return await self._machine(name).do_open_shell(call, *what)
+
     async def do_open_machine_root_directory(self, call: Call, name: str) -> list[int]:
         return await self._machine(name).do_open_root_directory(call)
 
-    # Images are not served yet. That there are none is what machinectl can make sense of.
+    async def do_bind_mount_machine(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_bind_mount(call, *what)
 
-    def do_list_images(self, _call: Call) -> list[Any]:
-        return [[]]
+    async def do_copy_from_machine(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_copy_from(call, *what)
 
-    def do_get_image(self, _call: Call, name: str) -> list[str]:
-        raise no_such_image(name)
+    async def do_copy_to_machine(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_copy_to(call, *what)
 
-    def get_pool_path(self, _call: Call) -> str:
-        return POOL_PATH
+    async def do_copy_from_machine_with_flags(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_copy_from_with_flags(call, *what)
 
-    def get_pool_usage(self, _call: Call) -> int:
-        return UNLIMITED
-
-    def get_pool_limit(self, _call: Call) -> int:
-        return UNLIMITED
+    async def do_copy_to_machine_with_flags(self, call: Call, name: str, *what: Any) -> None:
+        await self._machine(name).do_copy_to_with_flags(call, *what)
 
     # Inside.
 

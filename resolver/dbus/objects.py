@@ -47,6 +47,19 @@ class Bound(NamedTuple):
     handler: object
 
 
+class Several:
+    """Handlers of one interface whose methods are in several places: for each name, the first that has it."""
+
+    def __init__(self, *handlers: object) -> None:
+        self._handlers = handlers
+
+    def __getattr__(self, name: str) -> Any:
+        for handler in self._handlers:
+            if hasattr(handler, name):
+                return getattr(handler, name)
+        raise AttributeError(name)
+
+
 class Collection(NamedTuple):
     """Objects below a path that come and go."""
 

@@ -5,8 +5,9 @@ from resolver.dbus.connection import Connection
 from resolver.dbus.log_control import LOG_CONTROL, LOG_CONTROL_INTERFACE, LogControlHandlers
 from resolver.dbus.machine import OSRelease
 from resolver.dbus.manager import MANAGER_INTERFACE, Machines, ManagerHandlers
-from resolver.dbus.objects import Bound, Collection, Objects
+from resolver.dbus.objects import Bound, Collection, Objects, Several
 from resolver.dbus.paths import IMAGES, MACHINES, MANAGER
+from resolver.entering import Entering
 from resolver.manager import Manager
 
 NAME = "org.freedesktop.machine1"
@@ -15,14 +16,16 @@ NAME = "org.freedesktop.machine1"
 class Server:
     """Answers on `connection`, which is started afterwards."""
 
-    def __init__(self, connection: Connection, manager: Manager, read_os_release: OSRelease) -> None:
-        machines = Machines(manager, read_os_release)
+    def __init__(self, connection: Connection, manager: Manager, entering: Entering, read_os_release: OSRelease,
+                 also: object, images: Collection) -> None:
+        """`also` answers for the manager's other methods and properties, of images; `images` are their objects."""
+        machines = Machines(manager, entering, read_os_release)
         self._objects = Objects(
             connection,
-            {MANAGER: Bound(MANAGER_INTERFACE, ManagerHandlers(manager, machines)),
+            {MANAGER: Bound(MANAGER_INTERFACE, Several(ManagerHandlers(manager, machines), also)),
              LOG_CONTROL: Bound(LOG_CONTROL_INTERFACE, LogControlHandlers("mymachinesd"))},
             {MACHINES: Collection(machines.find, machines.labels),
-             IMAGES: Collection(lambda _label: None, lambda: ())})
+             IMAGES: images})
 
     async def close(self) -> None:
         """Give up the calls that are not answered yet."""

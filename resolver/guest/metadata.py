@@ -61,14 +61,16 @@ def host_os_release() -> dict[str, str]:
 def addresses_of(machine: Machine) -> tuple[Address, ...]:
     """Its addresses but for loopback's, by family, scope and interface. Those of the host itself are not told.
 
-    NoPrivateNetworking where it has the host's network; NotSupported for a VM, whose network is not seen from here.
+    NoPrivateNetworking where it has the host's network; NotSupported for a VM of which the host has seen none.
     """
     if machine.machine_class is MachineClass.HOST:
         return ()
-    _only_of_containers(machine)
-    with _leader(machine) as process:
-        if _shares(process, "net"):
-            raise NoPrivateNetworking(f"machine {machine.name} has the host's network")
+    if machine.machine_class is not MachineClass.VM:
+        with _leader(machine) as process:
+            if _shares(process, "net"):
+                raise NoPrivateNetworking(f"machine {machine.name} has the host's network")
+    elif not machine.addresses:
+        raise NotSupported("this virtual machine's addresses are not known")
     return tuple(sorted((address for address in machine.addresses if address.scope < _SCOPE_HOST),
                         key=lambda address: (address.family, address.scope, address.ifindex)))
 

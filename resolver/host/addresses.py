@@ -31,6 +31,9 @@ ADDRESSES_KEPT_MAX = 1024
 PEERS_KEPT_MAX = 64
 """Interfaces of one machine that lead to another namespace. A container has one or two."""
 
+LINKS_KEPT_MAX = 256
+"""Interfaces of one machine whose names are kept, for people to read."""
+
 EVENTS_KEPT_MAX = 4096
 """Addresses and links that events tell of while a dump is read; beyond, the dump is repeated."""
 
@@ -64,6 +67,8 @@ class _State:
     def __init__(self) -> None:
         self.addresses: dict[_Key, Address] = {}
         self.peers: dict[int, int] = {}
+        self.masters: dict[int, int] = {}
+        self.names: dict[int, str] = {}
         self.incomplete = False
         """Something was left out that there may be room for."""
 
@@ -73,8 +78,17 @@ class _State:
             wanted = message.type == netlink.RTM_NEWADDR
             self._set(self.addresses, body.key, body.address if wanted else None, ADDRESSES_KEPT_MAX)
         elif isinstance(body, netlink.Link):
-            wanted = message.type == netlink.RTM_NEWLINK and body.link > 0 and body.link_netnsid is not None
-            self._set(self.peers, body.index, body.link if wanted else None, PEERS_KEPT_MAX)
+            there = message.type == netlink.RTM_NEWLINK
+            leads_out = there and body.link > 0 and body.link_netnsid is not None
+            self._set(self.peers, body.index, body.link if leads_out else None, PEERS_KEPT_MAX)
+            if leads_out and body.master and body.index in self.peers:
+                self.masters[body.index] = body.master
+            else:
+                self.masters.pop(body.index, None)
+            if not there:
+                self.names.pop(body.index, None)
+            elif len(self.names) < LINKS_KEPT_MAX or body.index in self.names:
+                self.names[body.index] = body.name
 
     def _set(self, entries: dict[_K, _V], key: _K, value: _V | None, maximum: int) -> None:
         if value is None:
@@ -128,6 +142,10 @@ class AddressWatcher:
         self.addresses: tuple[Address, ...] = ()
         self.peers: tuple[tuple[int, int], ...] = ()
         """Interfaces inside that lead out: index inside, index there, as the guest has it (see links.py)."""
+        self.own_network = True
+        """Not the host's network namespace."""
+        self.masters: dict[int, int] = {}
+        """The bridges inside that these are ports of, by the index of the port."""
         self._name = name
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -150,10 +168,15 @@ class AddressWatcher:
         """
         watcher = cls(name, on_change)
         if process.shares_namespace("net"):
+            watcher.own_network = False
             watcher.known.set()
         else:
             watcher._follow(await opener.open(process, _GROUPS))
         return watcher
+
+    def interface_name(self, index: int) -> str:
+        """The name of an interface inside, as the guest gave it; empty where it is not known."""
+        return self._state.names.get(index, "")
 
     def close(self) -> None:
         """Stop. May be called again, and from within on_change."""
@@ -283,7 +306,8 @@ class AddressWatcher:
                 state.incomplete, self._dump_wanted = False, True
         # The same address may be there twice, with two prefixes.
         addresses, peers = tuple(dict.fromkeys(state.addresses.values())), tuple(state.peers.items())
-        if (addresses, peers) != (self.addresses, self.peers) or not self._told:
+        now = addresses, peers, state.masters
+        if now != (self.addresses, self.peers, self.masters) or not self._told:
             self._told = True
-            self.addresses, self.peers = addresses, peers
+            self.addresses, self.peers, self.masters = addresses, peers, dict(state.masters)
             self._on_change(addresses)

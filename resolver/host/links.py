@@ -4,7 +4,6 @@
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 
 from resolver.core.machine import Address
 from resolver.host import netlink
@@ -56,10 +55,10 @@ class HostLinks:
                 if link.link_netnsid == nsid:
                     yield there
 
-    def route(self, address: Address) -> int:
-        """The interface by which this host's packets to an address leave, 0 for none."""
+    def route(self, address: Address) -> netlink.Route | None:
+        """How this host's packets to an address go, None where they go nowhere."""
         body = self._ask(netlink.route_request(address.family, address.packed, self._next()))
-        return body.interface if isinstance(body, netlink.Route) else 0
+        return body if isinstance(body, netlink.Route) else None
 
     def masters(self, index: int) -> Iterator[int]:
         """The bridge, bond or VRF that an interface is a port of, and what that is a port of."""
@@ -120,27 +119,3 @@ class HostLinks:
             for message in netlink.parse(datagram):
                 if message.sequence == self._sequence:
                     return None if message.type == netlink.NLMSG_ERROR else message.body
-
-
-class Reach:
-    """What choose_addresses() asks of the host about one machine (resolver.core.addresses.Reach).
-
-    Asked of the kernel when it is first needed. OSError, and NoSuchProcess where the leader has exited.
-    """
-
-    def __init__(self, links: HostLinks, process: Process, registered: Iterable[int],
-                 peers: Iterable[tuple[int, int]]) -> None:
-        self._links = links
-        self._machine = process, registered, peers
-
-    def scope_id(self) -> int:
-        return self._links.host_scope_id(*self._machine)
-
-    def routes_to(self, address: Address) -> bool:
-        return bool(self._ways) and self._links.route(address) in self._ways
-
-    @cached_property
-    def _ways(self) -> frozenset[int]:
-        """The machine's host-side interfaces, and what they are ports of: who answers there is the machine."""
-        ways = list(self._links.host_interfaces(*self._machine))
-        return frozenset([*ways, *(master for way in ways for master in self._links.masters(way))])

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The little of rtnetlink(7) that addresses need: bytes in, messages out, and back. No sockets.
 
-The structs are those of linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h and linux/if_link.h, in the host's byte
-order. Written here rather than taken from pyroute2: importing that costs 110 ms and 24 MB of memory (measured), where
-the whole daemon aims at 250 ms and 48 MB.
+The structs are those of linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h and linux/neighbour.h, in
+the host's byte order. Written here rather than taken from pyroute2: importing that costs 110 ms and 24 MB of memory
+(measured), where the whole daemon aims at 250 ms and 48 MB.
 
     datagram  = { message }
     message   = nlmsghdr, payload, padding to 4
-    payload   = fixed struct of the type, { attribute }      ; ifaddrmsg, ifinfomsg, rtgenmsg
+    payload   = fixed struct of the type, { attribute }      ; ifaddrmsg, ifinfomsg, ndmsg, rtgenmsg
               | errno, the request's nlmsghdr                ; NLMSG_ERROR
               | errno                                        ; NLMSG_DONE
     attribute = rtattr, value, padding to 4
@@ -26,17 +26,25 @@ NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x01, 0x10, 0x300
 # linux/rtnetlink.h
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWNSID, RTM_GETNSID = 88, 90
+RTMGRP_NEIGH = 0x4
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
+RTMGRP_IPV4_RULE, RTMGRP_IPV6_RULE, RTMGRP_NEXTHOP = 0x80, 0x40000, 0x80000000  # 1 << (RTNLGRP_* - 1)
+RTN_UNICAST, RTN_LOCAL = 1, 2
+
+# linux/socket.h: in messages about neighbours, a bridge's forwarding table
+AF_BRIDGE = 7
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 3, 5, 10, 18, 29, 37
-_IFLA_INFO_SLAVE_KIND = 4
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
+_IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 29, 37
+_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND = 1, 4
+_NDA_DST, _NDA_LLADDR, _NDA_MASTER = 1, 2, 9
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-_RTA_DST, _RTA_OIF = 1, 4
-_RTN_UNICAST = 1
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 9, 18
 _RTEXT_FILTER_SKIP_STATS = 8
 _ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
@@ -45,6 +53,7 @@ _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, int
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, interface index, flags, change mask
 _RTGENMSG = struct.Struct("=Bxxx")  # family
 _RTMSG = struct.Struct("=BBxxxxxBxxxx")  # family, length of the destination's prefix, type
+_NDMSG = struct.Struct("=BxxxiHBB")  # family, interface index, state, flags, type
 _RTATTR = struct.Struct("=HH")  # length, type
 _U32 = struct.Struct("=I")
 _S32 = struct.Struct("=i")
@@ -70,7 +79,8 @@ class Link:
 
     `master` is the index of the bridge, bond or VRF that it is a port of, else 0, and `port_kind` what that is.
     `link` is its peer's index (veth) or its lower interface's (macvlan), else 0, in the network namespace that
-    `link_netnsid` names from inside of this one; None means this one.
+    `link_netnsid` names from inside of this one; None means this one. `kind` is the driver's name for virtual ones
+    (`tun`, `veth`, `bridge`), else empty; `hardware` its own MAC address.
     """
 
     index: int
@@ -79,13 +89,43 @@ class Link:
     port_kind: str = ""
     link: int = 0
     link_netnsid: int | None = None
+    kind: str = ""
+    hardware: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An entry of a neighbour table, or of a bridge's forwarding table (`family` AF_BRIDGE).
+
+    `destination` is an IP address, empty in a forwarding table. `hardware` is the MAC address that it is at, or that is
+    forwarded; empty where it is not known. `interface` is the index of the interface; in a forwarding table that of
+    the port, and `master` that of the bridge. `state` is NUD_*, `flags` NTF_* of linux/neighbour.h.
+    """
+
+    family: int
+    interface: int
+    state: int
+    flags: int
+    destination: bytes = b""
+    hardware: bytes = b""
+    master: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where packets go: the interface that they leave by, 0 where they do not leave this host, or go nowhere."""
+    """A route, or the answer where packets to one address go.
 
+    `kind` is RTN_*: RTN_UNICAST for what leaves the host, RTN_LOCAL for what is its own. `interface` is the index of
+    the one that it leads out of, 0 where it is not the only one. `gateway`: to a router there. `destination` and
+    `length` are the network that it is for, the whole family where the length is 0.
+    """
+
+    kind: int
     interface: int
+    gateway: bool
+    family: int
+    destination: bytes
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +138,7 @@ class Message:
     type: int
     sequence: int
     interrupted: bool
-    body: AddressEntry | Link | Route | int | None
+    body: AddressEntry | Link | Neighbour | Route | int | None
 
 
 def dump_request(kind: int, sequence: int) -> bytes:
@@ -106,6 +146,11 @@ def dump_request(kind: int, sequence: int) -> bytes:
     fixed = _IFINFOMSG.pack(0, 0, 0, 0, 0) if kind == RTM_GETLINK else _IFADDRMSG.pack(0, 0, 0, 0, 0)
     attributes = _without_statistics() if kind == RTM_GETLINK else b""
     return _message(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, fixed + attributes)
+
+
+def neighbours_request(family: int, sequence: int) -> bytes:
+    """Ask for the neighbours of all interfaces: family 0 for those of IP, AF_BRIDGE for bridges' forwarding tables."""
+    return _message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, sequence, _NDMSG.pack(family, 0, 0, 0, 0))
 
 
 def link_request(index: int, sequence: int) -> bytes:
@@ -142,19 +187,19 @@ def parse(datagram: bytes) -> Iterator[Message]:
         at += _aligned(length)
 
 
-def _body(kind: int, payload: bytes) -> AddressEntry | Link | Route | int | None:
+def _body(kind: int, payload: bytes) -> AddressEntry | Link | Neighbour | Route | int | None:
     if kind in (RTM_NEWADDR, RTM_DELADDR):
         return _address(payload)
     if kind in (RTM_NEWLINK, RTM_DELLINK):
         return _link(payload)
+    if kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
+        return _neighbour(payload)
     if kind == NLMSG_ERROR:
         return -int(_S32.unpack_from(payload)[0])
     if kind == NLMSG_DONE:  # older kernels leave the errno out
         return -int(_S32.unpack_from(payload)[0]) if payload else 0
-    if kind == RTM_NEWROUTE:
-        _, _, route_type = _RTMSG.unpack_from(payload)
-        interface = _number(_attributes(payload, _RTMSG.size), _RTA_OIF) or 0
-        return Route(interface if route_type == _RTN_UNICAST else 0)
+    if kind in (RTM_NEWROUTE, RTM_DELROUTE):
+        return _route(payload)
     if kind == RTM_NEWNSID:
         nsid = _attributes(payload, _RTGENMSG.size).get(_NETNSA_NSID)
         return -1 if nsid is None else int(_S32.unpack_from(nsid)[0])
@@ -192,7 +237,35 @@ def _link(payload: bytes) -> Link | None:
         _text(info.get(_IFLA_INFO_SLAVE_KIND, b"")),
         _number(attributes, _IFLA_LINK) or 0,
         _number(attributes, _IFLA_LINK_NETNSID),
+        _text(info.get(_IFLA_INFO_KIND, b"")),
+        attributes.get(_IFLA_ADDRESS, b""),
     )
+
+
+def _route(payload: bytes) -> Route | None:
+    family, length, kind = _RTMSG.unpack_from(payload)
+    if family not in _PACKED_LENGTH:
+        return None
+    attributes = _attributes(payload, _RTMSG.size)
+    destination = attributes.get(_RTA_DST, bytes(_PACKED_LENGTH[family]))
+    if len(destination) != _PACKED_LENGTH[family] or length > 8 * len(destination):
+        raise NetlinkError(f"a route to {len(destination)} bytes, {length} bits of them, in family {family}")
+    gateway = any(attribute in attributes for attribute in (_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH))
+    return Route(kind, _number(attributes, _RTA_OIF) or 0, gateway, family, destination, length)
+
+
+def _neighbour(payload: bytes) -> Neighbour | None:
+    family, interface, state, flags, _ = _NDMSG.unpack_from(payload)
+    if family not in _PACKED_LENGTH and family != AF_BRIDGE:
+        return None
+    attributes = _attributes(payload, _NDMSG.size)
+    destination = b""
+    if family != AF_BRIDGE:  # a forwarding table of VXLAN has one too: the host where the MAC is
+        destination = attributes.get(_NDA_DST, b"")
+        if len(destination) != _PACKED_LENGTH[family]:
+            raise NetlinkError(f"a neighbour of {len(destination)} bytes in family {family}")
+    return Neighbour(family, interface, state, flags, destination, attributes.get(_NDA_LLADDR, b""),
+                     _number(attributes, _NDA_MASTER) or 0)
 
 
 def _attributes(payload: bytes, at: int) -> dict[int, bytes]:

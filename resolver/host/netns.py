@@ -95,14 +95,15 @@ def _open(namespace: int, groups: int) -> socket.socket:
     return netlink_socket(groups)
 
 
-def netlink_socket(groups: int = 0) -> socket.socket:
-    """A non-blocking NETLINK_ROUTE socket in the calling thread's network namespace."""
+def netlink_socket(groups: int = 0, buffer: int | None = None) -> socket.socket:
+    """A non-blocking NETLINK_ROUTE socket in the calling thread's network namespace; `buffer` is RECEIVE_BUFFER's."""
+    buffer = RECEIVE_BUFFER if buffer is None else buffer
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
     try:
         try:
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
         except PermissionError:  # in a user namespace: as much as everybody may have
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         opened.bind((0, groups))
     except BaseException:
         opened.close()

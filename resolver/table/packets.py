@@ -59,7 +59,7 @@ def _id_answer(found: IdAnswer | None) -> bytes | None:
 
 
 def _host_by_name(registry: Registry, _question: Any, name: str) -> bytes | None:
-    entry = registry.by_name(name)
+    entry = registry.by_host_name(name)
     return None if entry is None else _host_answer(entry, entry.addresses)
 
 

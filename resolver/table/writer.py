@@ -49,7 +49,7 @@ class Place:
 
     entry: Entry
     machine: int
-    names: list[int] = field(default_factory=list)
+    names: dict[int, int] = field(default_factory=dict)  # by enum name_kind
     addresses: list[int] = field(default_factory=list)
     uid_extents: list[int] = field(default_factory=list)
     gid_extents: list[int] = field(default_factory=list)
@@ -185,6 +185,8 @@ class TableWriter:
             self._drop_machine(slot, place)
             del self._use.places[before.key]
             return
+        if before is not None and after.alias != before.alias:
+            self._change_alias(slot, place, after.alias)
         if before is None or after.addresses != before.addresses:
             self._add_addresses(slot, place, after.addresses)
         if before is None or after.uid_extents != before.uid_extents:
@@ -202,20 +204,25 @@ class TableWriter:
         self._add_name(slot, place, lib.NAME_MACHINE, name_key(entry.machine.name))
         if entry.label:
             self._add_name(slot, place, lib.NAME_LABEL, entry.label)
+        if entry.alias:
+            self._add_name(slot, place, lib.NAME_ALIAS, entry.alias)
+
+    def _change_alias(self, slot: Slot, place: Place, alias: str) -> None:
+        if lib.NAME_ALIAS in place.names:
+            self._drop_name(slot, place, lib.NAME_ALIAS)
+        if alias:
+            self._add_name(slot, place, lib.NAME_ALIAS, alias)
 
     def _drop_machine(self, slot: Slot, place: Place) -> None:
-        for index in place.names:
-            record = slot.record("names", index)
-            _unchain(slot, "name_buckets", record.hash & self._use.name_mask, "names", index, "next")
-            record.kind = lib.NAME_FREE
-            self._use.names.give_back(index)
+        for kind in list(place.names):
+            self._drop_name(slot, place, kind)
         record = slot.record("machines", place.machine)
         ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
         self._use.machines.give_back(place.machine)
 
     def _add_name(self, slot: Slot, place: Place, kind: int, name: str) -> None:
         index = self._use.names.take()
-        place.names.append(index)
+        place.names[kind] = index
         raw = name.encode()
         record = slot.record("names", index)
         record.hash = lib.table_hash_name(raw, len(raw))
@@ -224,6 +231,13 @@ class TableWriter:
         record.name = raw
         bucket = slot.record("name_buckets", record.hash & self._use.name_mask)
         record.next, bucket[0] = bucket[0], index
+
+    def _drop_name(self, slot: Slot, place: Place, kind: int) -> None:
+        index = place.names.pop(kind)
+        record = slot.record("names", index)
+        _unchain(slot, "name_buckets", record.hash & self._use.name_mask, "names", index, "next")
+        record.kind = lib.NAME_FREE
+        self._use.names.give_back(index)
 
     def _add_addresses(self, slot: Slot, place: Place, addresses: Sequence[ChosenAddress]) -> None:
         following = 0
@@ -312,8 +326,8 @@ class Need:
 
 def _need(entries: Sequence[Entry]) -> Need:
     uids, gids = sum(len(e.uid_extents) for e in entries), sum(len(e.gid_extents) for e in entries)
-    return Need(len(entries), sum(1 + bool(e.label) for e in entries), sum(len(e.addresses) for e in entries),
-                uids + gids, max(uids, gids))
+    names = sum(1 + bool(e.label) + bool(e.machine.alias) for e in entries)
+    return Need(len(entries), names, sum(len(e.addresses) for e in entries), uids + gids, max(uids, gids))
 
 
 def _fits(entries: Sequence[Entry], scale: int) -> bool:

@@ -2,12 +2,14 @@
 """Errors as Varlink names them, and the one table from the core's meanings to those names."""
 
 from collections.abc import Callable
-from errno import EIO, errorcode
+from errno import EEXIST, EIO, ENOENT, errorcode
 from typing import Any
 
 from resolver.core.errors import (
     AccessDenied,
     AuthenticationRequired,
+    FileExists,
+    FileNotFound,
     InvalidArgument,
     MachineError,
     MachineExists,
@@ -65,6 +67,7 @@ def system_error(number: int) -> VarlinkError:
                                              "errnoName": errorcode.get(number, str(number))})
 
 
+# Whoever has errors of its own adds them.
 ERRORS: dict[type[MachineError], Callable[[Any], VarlinkError]] = {
     NoSuchMachine: lambda _: VarlinkError(f"{MACHINE}.NoSuchMachine"),
     MachineExists: lambda _: VarlinkError(f"{MACHINE}.MachineExists"),
@@ -74,6 +77,8 @@ ERRORS: dict[type[MachineError], Callable[[Any], VarlinkError]] = {
     NoOSRelease: lambda _: VarlinkError(f"{MACHINE}.NoOSReleaseInformation"),
     NoPrivateNetworking: lambda _: VarlinkError(f"{MACHINE}.NoPrivateNetworking"),
     NoUIDShift: lambda _: VarlinkError(f"{MACHINE}.NoUIDShift"),
+    FileExists: lambda _: system_error(EEXIST),
+    FileNotFound: lambda _: system_error(ENOENT),
     NotSupported: lambda _: VarlinkError(f"{MACHINE}.NotSupported"),
     NotAvailable: lambda _: VarlinkError(f"{MACHINE}.NotAvailable"),
 }

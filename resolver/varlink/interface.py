@@ -96,9 +96,9 @@ class Interface:
 
 
 def load_interface(name: str, lenient: Collection[str] = (),
-                   normalize: Mapping[str, Normalize] | None = None) -> Interface:
-    """The interface of that name, from its file in this directory."""
-    path = os.path.join(os.path.dirname(__file__), f"{name}.varlink")
+                   normalize: Mapping[str, Normalize] | None = None, folder: str = "") -> Interface:
+    """The interface of that name, from its file in `folder`; in this directory, where nothing is said."""
+    path = os.path.join(folder or os.path.dirname(__file__), f"{name}.varlink")
     with open(path, encoding="utf-8") as file:
         return Interface(file.read(), lenient, normalize)
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """io.systemd.Machine: requests as dicts in, the manager's answers as dicts out."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -20,13 +19,13 @@ from resolver.core.idmap import HOST_ID_FIRST, ID_LAST, IdMap
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.registration import Registration
 from resolver.core.users import IdAnswer
+from resolver.entering import Entering
 from resolver.guest.metadata import GuestFiles, addresses_of, uid_shift_of
 from resolver.manager import Manager
-from resolver.varlink.call import Call
+from resolver.varlink.at_once import as_they_come
+from resolver.varlink.call import Call, Reply
 from resolver.varlink.errors import VarlinkError, expected_more
 from resolver.varlink.interface import Interface, load_interface
-from resolver.varlink.machine_image import MachineImageInterface, machine_image_interface
-from resolver.varlink.watch import Watches, watch_interface
 
 NAME = "io.systemd.Machine"
 
@@ -42,8 +41,9 @@ _ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I
 class MachineInterface:
     """The methods, by their names in the interface."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, entering: Entering) -> None:
         self._manager = manager
+        self._entering = entering
 
     async def do_register(self, call: Call) -> dict[str, Any]:
         """Answered when every reader can see the machine."""
@@ -114,9 +114,48 @@ class MachineInterface:
         return _present({"uid": user and user.inside_id, "gid": group and group.inside_id,
                          "machineName": found and found.machine})
 
-    async def do_open(self, call: Call) -> dict[str, Any]:
-        self._manager.find(*_which(call))
-        raise NotSupported("terminals are not opened in machines yet")
+    async def do_open(self, call: Call) -> Reply:
+        """A terminal; its descriptor goes with the reply."""
+        fields, subject = call.parameters, _subject(call)
+        entry = self._manager.find(*_which(call))
+        mode = fields["mode"]
+        if mode == "shell":
+            terminal = await self._entering.open_shell(
+                entry, fields.get("user") or "", fields.get("path") or "", fields.get("args") or (),
+                fields.get("environment") or (), subject)
+        else:
+            for field in ("user", "path", "args", "environment"):
+                if fields.get(field):
+                    raise InvalidArgument(field, "is for shells")
+            open_ = self._entering.open_login if mode == "login" else self._entering.open_pty
+            terminal = await open_(entry, subject)
+        return Reply({"ptyFileDescriptor": 0, "ptyPath": terminal.path}, (terminal.descriptor,))
+
+    async def do_open_root_directory(self, call: Call) -> Reply:
+        """The descriptor goes with the reply."""
+        entry = self._manager.find(*_which(call))
+        return Reply({"fileDescriptor": 0}, (await self._entering.open_root_directory(entry, _subject(call)),))
+
+    async def do_bind_mount(self, call: Call) -> dict[str, Any]:
+        fields = call.parameters
+        await self._entering.bind_mount(
+            self._manager.find(*_which(call)), fields["source"], fields.get("destination") or "",
+            read_only=bool(fields.get("readOnly")), make=bool(fields.get("mkdir")), subject=_subject(call))
+        return {}
+
+    async def do_copy_from(self, call: Call) -> dict[str, Any]:
+        fields = call.parameters
+        await self._entering.copy_from(
+            self._manager.find(*_which(call)), fields["source"], fields.get("destination") or "",
+            replace=bool(fields.get("replace")), subject=_subject(call))
+        return {}
+
+    async def do_copy_to(self, call: Call) -> dict[str, Any]:
+        fields = call.parameters
+        await self._entering.copy_to(
+            self._manager.find(*_which(call)), fields["source"], fields.get("destination") or "",
+            replace=bool(fields.get("replace")), subject=_subject(call))
+        return {}
 
     async def _all_fields(self, machines: Sequence[Machine], call: Call) -> AsyncIterator[dict[str, Any]]:
         """Where metadata is acquired: of ASKED_AT_ONCE at a time, first told who answers first."""
@@ -124,26 +163,10 @@ class MachineInterface:
             for machine in machines:
                 yield await self._fields(machine, call)
             return
-        waiting = iter(machines)
-        running: dict[asyncio.Task[dict[str, Any]], None] = {}  # in their order
-        try:
-            while True:
-                while len(running) < ASKED_AT_ONCE and (following := next(waiting, None)) is not None:
-                    running[asyncio.create_task(self._fields(following, call))] = None
-                if not running:
-                    return
-                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in [task for task in running if task.done()]:
-                    del running[task]
-                    try:
-                        fields = task.result()
-                    except NoSuchMachine:
-                        continue  # it has ended meanwhile
-                    yield fields
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        # Who has ended meanwhile is left out.
+        async for fields in as_they_come(machines, lambda machine: self._fields(machine, call), ASKED_AT_ONCE,
+                                         (NoSuchMachine,)):
+            yield fields
 
     async def _fields(self, machine: Machine, call: Call) -> dict[str, Any]:
         """The machine as List gives it to this caller."""
@@ -165,16 +188,10 @@ class MachineInterface:
         return fields
 
 
-def machine_services(manager: Manager, watches: Watches) -> tuple[list[Interface], dict[str, object]]:
-    """What both sockets in /run/systemd/machine serve: interfaces, and their handlers by name."""
-    machine, image, ours = machine_interface(), machine_image_interface(), watch_interface()
-    return [machine, image, ours], {machine.name: MachineInterface(manager), image.name: MachineImageInterface(),
-                                    ours.name: watches}
-
-
 def machine_interface() -> Interface:
     """The interface. A process may be given by its number alone, as libsystemd's services take it too."""
-    takes_process = ("Unregister", "Terminate", "Kill", "List", "MapFrom", "Open")
+    takes_process = ("Unregister", "Terminate", "Kill", "List", "MapFrom", "Open", "OpenRootDirectory",
+                     "BindMount", "CopyFrom", "CopyTo")
     return load_interface(NAME, normalize={
         **{method: _number_to_process("pid") for method in takes_process},
         "Register": _number_to_process("leaderProcessId")})

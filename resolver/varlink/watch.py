@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""io.mymachines.Machines.Watch: all machines, and then what changes, for as long as the caller listens."""
+"""All machines, and then what changes, for as long as the caller listens (io.mymachines.Machines.Watch)."""
 
 import asyncio
 import ipaddress
@@ -9,13 +9,10 @@ from typing import Any
 from resolver.core.registry import Change, Entry
 from resolver.varlink.call import Call, Reply
 from resolver.varlink.errors import expected_more
-from resolver.varlink.interface import Interface, load_interface
-
-NAME = "io.mymachines.Machines"
 
 
 class Watches:
-    """The handler, and one of the manager's listeners."""
+    """Those who listen; one of the manager's listeners."""
 
     def __init__(self, machines: Iterable[Entry]) -> None:
         self._machines = machines
@@ -25,7 +22,7 @@ class Watches:
         for pending in self._pending:
             pending.add(changes)
 
-    async def do_watch(self, call: Call) -> AsyncIterator[Reply]:
+    async def watch(self, call: Call) -> AsyncIterator[Reply]:
         if not call.more:
             raise expected_more()
         pending = _Pending()
@@ -61,10 +58,6 @@ class _Pending:
         self._any.clear()
         taken, self._changes = self._changes, {}
         return list(taken.values())
-
-
-def watch_interface() -> Interface:
-    return load_interface(NAME)
 
 
 def _fields(entry: Entry) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -42,7 +42,10 @@ class Result(NamedTuple):
 class Workers:
     """Starts them for one event loop. To be closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, maximum: int = WORKERS_MAX, errors: Iterable[type[MachineError]] = ()) -> None:
+        """`maximum` run at the same time. `errors`: what they may answer besides those of resolver.core.errors."""
+        self._maximum = maximum
+        self._errors = {**_ERRORS, **{kind.__name__: kind for kind in errors}}
         self._running: set[_Worker] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -52,10 +55,10 @@ class Workers:
 
         `descriptors` go with the request, and stay the caller's.
         Any MachineError, as the worker says; NotAvailable where it says nothing for `patience` seconds, where it ends
-        without an answer, or where WORKERS_MAX are at work. Cancelled, it has the worker tidy up and end.
+        without an answer, or where the most are at work. Cancelled, it has the worker tidy up and end.
         """
-        if len(self._running) >= WORKERS_MAX:
-            raise NotAvailable(f"{WORKERS_MAX} requests of this kind are under way, and no more are taken")
+        if len(self._running) >= self._maximum:
+            raise NotAvailable(f"{self._maximum} requests of this kind are under way, and no more are taken")
         try:
             worker = _Worker(program)
         except OSError as error:
@@ -75,7 +78,7 @@ class Workers:
                     return Result(message["result"], given)
                 packets.close_all(given)
                 if "error" in message:
-                    raise _error(message)
+                    raise self._error(message)
                 if on_progress is not None:
                     on_progress(message["progress"])
         except OSError as error:
@@ -89,6 +92,14 @@ class Workers:
         """Wait until all have ended, TIDY_SECONDS and a little at the most. What ran was cancelled before."""
         if self._ending:
             await asyncio.wait(self._ending, timeout=TIDY_SECONDS + 1)
+
+    def _error(self, message: Mapping[str, Any]) -> MachineError:
+        kind = self._errors.get(message["error"], NotAvailable)
+        text = message["text"]
+        if kind is InvalidArgument:
+            field = message.get("field", "")
+            return InvalidArgument(field, text.removeprefix(f"{field}: "))
+        return kind(text)
 
     async def _end(self, worker: "_Worker", tidily: bool) -> None:
         try:
@@ -181,11 +192,3 @@ class _Worker:
         self._loop.remove_reader(self._process)
         self._gone.set()
 
-
-def _error(message: Mapping[str, Any]) -> MachineError:
-    kind = _ERRORS.get(message["error"], NotAvailable)
-    text = message["text"]
-    if kind is InvalidArgument:
-        field = message.get("field", "")
-        return InvalidArgument(field, text.removeprefix(f"{field}: "))
-    return kind(text)

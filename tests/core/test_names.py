@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resolver.core.errors import InvalidArgument
-from resolver.core.names import LABEL_MAX, check_machine_name, name_key, short_label
+from resolver.core.names import LABEL_MAX, alias_of, check_machine_name, name_key, short_label
 
 DNS_LABELS = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,10}[A-Za-z0-9])?", fullmatch=True)
 NAMES = st.lists(DNS_LABELS, min_size=1, max_size=5).map(".".join).filter(
@@ -76,3 +76,18 @@ def test_a_label_is_short_stable_and_never_taken(name: str, clashes: int) -> Non
         assert len(label) <= LABEL_MAX
         assert set(label) <= set(string.ascii_lowercase + string.digits + "-")
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", label)
+
+
+def test_what_a_machine_manager_put_before_a_name_can_be_left_out() -> None:
+    assert alias_of("qemu-3-web") == "web"
+    assert alias_of("LXC-12-Web-1") == "web-1"
+    assert alias_of("qemu-3-qemu-4-web") == "qemu-4-web"
+    for plain in ("web", "qemu-web", "qemu-3", "qemu-3-", "qemu--web", "qemu-x-web", "my-qemu-3-web", "qemu-3-.web"):
+        assert alias_of(plain) == "", plain
+
+
+def test_an_alias_is_none_of_the_names_that_nobody_may_have() -> None:
+    assert alias_of("qemu-3-localhost") == ""
+    assert alias_of("qemu-3-thishost", {"thishost"}) == ""
+    assert alias_of("qemu-3-github.com") == ""
+    assert alias_of("qemu-3-" + "x" * 57) == ""  # cut off by libvirt, it may be

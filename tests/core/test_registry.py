@@ -12,10 +12,11 @@ from resolver.core.addresses import AF_INET
 from resolver.core.errors import MachineExists, NoSuchMachine
 from resolver.core.idmap import Extent, IdMap
 from resolver.core.machine import ChosenAddress, Machine, MachineClass, ProcessId
-from resolver.core.names import short_label
+from resolver.core.names import alias_of, short_label
 from resolver.core.registry import Change, Entry, Registry
 
-MACHINE_NAMES = ["web", "Web", "db", "a.dotted.name", "long-" + "x" * 55, "ab"]
+MACHINE_NAMES = ["web", "Web", "db", "a.dotted.name", "long-" + "x" * 55, "ab", "qemu-1-web", "lxc-2-Web",
+                 "qemu-3-db"]
 ADDRESSES = [ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(3)] + [
     ChosenAddress(AF_INET, bytes((10, 0, 0, 0)), reverse=False)]
 MAPS = [IdMap(), IdMap((Extent(0, 100000, 100),)), IdMap((Extent(0, 100050, 100), Extent(500, 70000, 1))),
@@ -23,7 +24,8 @@ MAPS = [IdMap(), IdMap((Extent(0, 100000, 100),)), IdMap((Extent(0, 100050, 100)
 
 
 def machine(name: str, pid: int = 2, **fields: object) -> Machine:
-    return Machine(name, MachineClass.CONTAINER, ProcessId(pid), **fields)  # type: ignore[arg-type]
+    return Machine(name, MachineClass.CONTAINER, ProcessId(pid), alias=alias_of(name),
+                   **fields)  # type: ignore[arg-type]
 
 
 def test_look_ups() -> None:
@@ -130,6 +132,14 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def the_changes_told_everything(self) -> None:
         assert {entry.key: entry for entry in self.registry} == self.entries
+
+    @invariant()
+    def an_alias_is_the_first_ones_where_no_machine_has_the_name(self) -> None:
+        for alias in ("web", "db"):
+            having = [entry for entry in self.registry if entry.machine.alias == alias]
+            by_name = self.registry.by_name(alias)
+            assert self.registry.by_host_name(alias) is (by_name or next(iter(having), None))
+            assert [entry for entry in self.registry if entry.alias == alias] == ([] if by_name else having[:1])
 
     @invariant()
     def whatever_somebody_has_somebody_owns(self) -> None:

@@ -3,21 +3,23 @@
 
 import asyncio
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from machine_images.dbus import IMAGE, ImageHandlers, ImageManagerHandlers
 from resolver.dbus.interface import Interface, handler_name
-from resolver.dbus.machine import MACHINE
-from resolver.dbus.manager import MANAGER_INTERFACE
+from resolver.dbus.machine import MACHINE, MachineHandlers
+from resolver.dbus.manager import MANAGER_INTERFACE, ManagerHandlers
 from resolver.dbus.paths import IMAGES, MACHINES, MANAGER
 from tests.dbus.bus import Bus
 from tests.dbus.world import MACHINE_INTERFACE, PROPERTIES, Client, Failed, World, client, run
 
 FACTS = [line.split() for line in Path(__file__).with_name("machine1.txt").read_text().splitlines()
          if line and not line.startswith("#")]
-INTERFACES: dict[str, Interface] = {"Manager": MANAGER_INTERFACE, "Machine": MACHINE}
+INTERFACES: dict[str, Interface] = {"Manager": MANAGER_INTERFACE, "Machine": MACHINE, "Image": IMAGE}
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 LOG_CONTROL = "/org/freedesktop/LogControl1"
 
@@ -50,7 +52,8 @@ def told(node: ET.Element, name: str) -> set[tuple[str, ...]]:
 def test_introspection_tells_what_clients_know(bus: Bus, tmp_path: Path) -> None:
     async def test() -> None:
         async with World(bus, tmp_path), client(bus) as caller:
-            for name, path in (("Manager", MANAGER), ("Machine", f"{MACHINES}/_2ehost")):
+            for name, path in (("Manager", MANAGER), ("Machine", f"{MACHINES}/_2ehost"),
+                               ("Image", f"{IMAGES}/_2ehost")):
                 assert told(await introspect(caller, path), name) == {
                     tuple(fact) for fact in FACTS if fact[0] == name and fact[1] != "later"}
 
@@ -67,16 +70,19 @@ def test_what_later_clients_call_is_there(fact: list[str]) -> None:
         assert interface.properties[fact[2]].signature == fact[3]
 
 
+HANDLERS: Mapping[str, list[type]] = {
+    MANAGER_INTERFACE.name: [ManagerHandlers, ImageManagerHandlers], MACHINE.name: [MachineHandlers],
+    IMAGE.name: [ImageHandlers]}
+
+
 @pytest.mark.parametrize("interface", INTERFACES.values(), ids=lambda interface: interface.name)
 def test_every_handler_is_of_a_member(interface: Interface) -> None:
-    from resolver.dbus.machine import MachineHandlers
-    from resolver.dbus.manager import ManagerHandlers
-
-    handlers: Any = ManagerHandlers if interface is MANAGER_INTERFACE else MachineHandlers
+    handlers = HANDLERS[interface.name]
     members = {handler_name("do", name) for name in interface.methods}
     members |= {handler_name("get", name) for name in interface.properties}
-    assert {name for name in dir(handlers) if name.startswith(("do_", "get_"))} <= members
-    assert {handler_name("get", name) for name in interface.properties} <= set(dir(handlers))
+    had = {name for each in handlers for name in dir(each)}
+    assert {name for name in had if name.startswith(("do_", "get_"))} <= members
+    assert members <= had
 
 
 def test_the_tree_is_found_from_its_root(bus: Bus, tmp_path: Path) -> None:
@@ -89,8 +95,10 @@ def test_the_tree_is_found_from_its_root(bus: Bus, tmp_path: Path) -> None:
                 found.add(path)
                 waiting += [f"{path.rstrip('/')}/{node.get('name')}"
                             for node in (await introspect(caller, path)).findall("node")]
-            assert found == {"/", "/org", "/org/freedesktop", LOG_CONTROL, MANAGER, MACHINES, IMAGES,
-                             f"{MACHINES}/_2ehost", f"{MACHINES}/web"}
+            images = {path for path in found if path.startswith(f"{IMAGES}/")}
+            assert f"{IMAGES}/_2ehost" in images  # and what this machine has in /var/lib/machines
+            assert found - images == {"/", "/org", "/org/freedesktop", LOG_CONTROL, MANAGER, MACHINES, IMAGES,
+                                      f"{MACHINES}/_2ehost", f"{MACHINES}/web"}
 
     run(test())
 

@@ -98,8 +98,24 @@ def test_machines_are_listed_and_found(bus: Bus, tmp_path: Path) -> None:
     ("MapToMachineGroup", "u", [699999], "machine1.NoSuchGroupMapping"),
     ("MapToMachineGroup", "u", [2**32 - 1], INVALID),
     ("GetImage", "s", ["nosuch"], "machine1.NoSuchImage"),
-    ("OpenMachinePTY", "s", ["web"], UNSUPPORTED),
-    ("CloneImage", "ssb", ["a", "b", False], UNSUPPORTED),
+    ("OpenMachinePTY", "s", ["nosuch"], "machine1.NoSuchMachine"),
+    ("OpenMachineShell", "sssasas", ["web", "-root", "", [], []], INVALID),
+    ("OpenMachineShell", "sssasas", ["web", "ro:ot", "", [], []], INVALID),
+    ("OpenMachineShell", "sssasas", ["web", "", "bin/sh", [], []], INVALID),
+    ("OpenMachineShell", "sssasas", ["web", "", "/bin/sh", [], ["NAME"]], INVALID),
+    ("OpenMachineShell", "sssasas", ["web", "", "/bin/sh", ["x" * 70000], []], INVALID),
+    ("BindMountMachine", "sssbb", ["web", "relative", "", False, False], INVALID),
+    ("BindMountMachine", "sssbb", ["web", "/tmp", "/a/../b", False, False], INVALID),
+    ("BindMountMachine", "sssbb", [".host", "/tmp", "", False, False], UNSUPPORTED),
+    ("CopyFromMachine", "sss", [".host", "/etc/hosts", ""], UNSUPPORTED),
+    ("CopyToMachineWithFlags", "ssst", ["web", "/etc/hosts", "", 2], INVALID),
+    ("CopyToMachine", "sss", ["web", "etc/hosts", ""], INVALID),
+    ("CopyFromMachine", "sss", ["web", "/nowhere", "/tmp/nowhere"], "DBus.Error.FileNotFound"),
+    ("CopyFromMachine", "sss", ["web", "/etc/hosts", ""], "DBus.Error.FileExists"),
+    ("CloneImage", "ssb", ["nosuch", "b", False], "machine1.NoSuchImage"),
+    ("CloneImage", "ssb", [".host", "a/b", False], INVALID),
+    ("RemoveImage", "s", [".host"], "System.Error.EROFS"),
+    ("CleanPool", "s", ["some"], INVALID),
     ("NoSuchMethod", "", [], "DBus.Error.UnknownMethod"),
 ])
 def test_errors(bus: Bus, tmp_path: Path, member: str, signature: str, body: list[Any], error: str) -> None:
@@ -316,9 +332,18 @@ def test_another_user_may_look_and_not_change(bus: Bus, tmp_path: Path) -> None:
             for arguments in (["KillMachine", "ssi", "web", "leader", "9"], ["TerminateMachine", "s", "web"],
                               ["UnregisterMachine", "s", "web"], ["GetMachineSSHInfo", "s", "web"],
                               ["OpenMachineRootDirectory", "s", "web"], ["OpenMachineRootDirectory", "s", ".host"],
+                              *([f"OpenMachine{what}", "s", name] for what in ("PTY", "Login")
+                                for name in ("web", ".host")),
+                              ["OpenMachineShell", "sssasas", "web", "", "", "0", "0"],
+                              ["OpenMachineShell", "sssasas", ".host", "", "", "0", "0"],
+                              ["BindMountMachine", "sssbb", "web", "/etc", "/mnt", "false", "false"],
+                              *([f"Copy{way}Machine", "sss", "web", "/etc/hosts", str(tmp_path / "copy")]
+                                for way in ("From", "To")),
                               ["RegisterMachine", "sayssus", "new", "0", "", "container", str(world.leader()), ""]):
                 changed = await say("call", *service, *arguments)
-                assert changed.returncode != 0, arguments
+                # busctl says it in these words where the bus's policy does, and in ours where the daemon does.
+                assert any(words in changed.stderr for words in (
+                    "Access denied", "only root may", "polkit", "is told to")), (arguments, changed.stderr)
             shown = await say("introspect", "org.freedesktop.machine1", f"{MACHINES}/web")
             assert ".SSHAddress" in shown.stdout
             assert "/run/key" not in shown.stdout
@@ -328,7 +353,7 @@ def test_another_user_may_look_and_not_change(bus: Bus, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["web", ".host"])
-def test_a_root_directory_is_given_as_a_place(bus: Bus, tmp_path: Path, name: str) -> None:
+def test_a_root_directory_is_given(bus: Bus, tmp_path: Path, name: str) -> None:
     async def test() -> None:
         async with World(bus, tmp_path) as world, client(bus) as caller:
             await world.register("web")
@@ -338,8 +363,7 @@ def test_a_root_directory_is_given_as_a_place(bus: Bus, tmp_path: Path, name: st
             [root] = reply.unix_fds
             try:
                 assert os.path.samestat(os.fstat(root), os.stat("/"))
-                with pytest.raises(OSError, match="Bad file descriptor"):
-                    os.listdir(root)
+                assert "etc" in os.listdir(root)
                 os.close(os.open("etc", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root))
             finally:
                 os.close(root)
@@ -359,5 +383,28 @@ def test_the_caller_is_the_leader_where_none_is_named(bus: Bus, tmp_path: Path) 
             assert out.decode().strip() == f'o "{MACHINES}/web"', err
             # busctl has ended, and with it the machine whose leader it was.
             await until(lambda: not len(world.registry))
+
+    run(test())
+
+
+@pytest.mark.parametrize("path", [MANAGER, f"{MACHINES}/web"])
+def test_a_copy_is_given_up_when_its_caller_leaves(bus: Bus, tmp_path: Path, path: str) -> None:
+    """A gigabyte takes longer than that; nothing is left of it."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    for number in range(3000):
+        (source / str(number)).write_text("x")
+
+    async def test() -> None:
+        async with World(bus, tmp_path) as world:
+            await world.register("web")
+            async with client(bus) as caller:
+                name, arguments = ("CopyTo", ()) if path != MANAGER else ("CopyToMachine", ("web",))
+                interface = MACHINE_INTERFACE if path != MANAGER else MANAGER_INTERFACE
+                await caller.bus.send(Message(NAME, path, interface, name, signature="s" * (len(arguments) + 2),
+                                              body=[*arguments, str(source), str(target / "copy")]))
+                await until(lambda: any(target.iterdir()))
+            await until(lambda: not any(target.iterdir()))
 
     run(test())

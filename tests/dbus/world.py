@@ -11,19 +11,26 @@ from typing import Any, Self
 from dbus_fast import Message, MessageFlag, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
+import machine_images.dbus
+from machine_images.dbus import ImageManagerHandlers, ImageObjects
+from machine_images.images import Images
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.registry import Registry
 from resolver.dbus.connection import Connection
+from resolver.dbus.errors import ERRORS
 from resolver.dbus.manager import MachineSignals
+from resolver.dbus.objects import Collection
 from resolver.dbus.paths import MANAGER
 from resolver.dbus.polkit import Polkit
 from resolver.dbus.server import NAME, Server
 from resolver.dbus.systemd import Systemd
+from resolver.entering import Entering
 from resolver.guest.metadata import GuestFiles
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.state_files import StateFiles
 from resolver.manager import Manager
+from resolver.worker.run import Workers
 from tests.dbus.bus import Bus
 
 PATIENCE = 10.0
@@ -155,7 +162,13 @@ class World:
             self.registry, StateFiles(folder / "machines", folder / "private"), NetlinkOpener(), self._links,
             Polkit(self.connection), Systemd(self.connection), host, self._guest,
             [MachineSignals(self.connection).on_changes])
-        self.server = Server(self.connection, self.manager, self._read_os_release)
+        self._workers = Workers()
+        entering = Entering(self.manager, Polkit(self.connection), self._workers)
+        ERRORS.update(machine_images.dbus.ERRORS)
+        self.images = images = Images(Polkit(self.connection))
+        objects = ImageObjects(images)
+        self.server = Server(self.connection, self.manager, entering, self._read_os_release,
+                             ImageManagerHandlers(images), Collection(objects.find, objects.labels))
         self._leaders: list[subprocess.Popen[bytes]] = []
 
     async def __aenter__(self) -> Self:
@@ -165,6 +178,8 @@ class World:
     async def __aexit__(self, *_: object) -> None:
         await self.server.close()
         await self.connection.close()
+        await self._workers.close()
+        await self.images.close()
         self.manager.close()
         self._links.close()
         self._guest.close()

@@ -51,6 +51,15 @@ class Guest:
         nspawn = self.host.main_pid(self.unit)
         return int(self.host.run(f"pgrep -P {nspawn} | head -n 1").stdout or 0) if nspawn else 0
 
+    def entered(self, argv: Sequence[str] | str) -> list[str]:
+        """What runs a command on the booted host inside the container, as its root; a str is a shell script."""
+        command = ["sh", "-c", argv] if isinstance(argv, str) else list(argv)
+        return ["nsenter", f"--target={self.leader}", "--all", *command]
+
+    def out(self, argv: Sequence[str] | str) -> str:
+        """What such a command wrote."""
+        return self.host.out(self.entered(argv))
+
     def running(self) -> bool:
         state = self.host.out(["systemctl", "show", "--property=ActiveState", "--value", self.unit])
         return state not in ("inactive", "failed")

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from resolver.core.machine import Address
 from resolver.host import netlink
-from resolver.host.netlink import AddressEntry, Link, Message, NetlinkError, parse
-from tests.hostside.wire import address, attribute, link, message
+from resolver.host.netlink import AddressEntry, Link, Message, Neighbour, NetlinkError, parse
+from tests.hostside.wire import address, attribute, link, message, neighbour
 
+MAC = bytes.fromhex("525400aabbcc")
 V4, V4_PEER = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 9])
 V6, V6_PEER = bytes.fromhex("fd00" + 28 * "0"), bytes.fromhex("fd01" + 28 * "0")
 
@@ -58,6 +59,33 @@ def test_a_link() -> None:
                 attribute(37, struct.pack("=i", 0)), attribute(18 | 0x8000, attribute(4, b"bridge\0")))
     assert list(parse(data)) == [Message(16, 7, False, Link(5, "ve-web", 9, "bridge", 2, 0))]
     assert list(parse(link())) == [Message(16, 7, False, Link(5, "", 0, "", 0, None))]
+
+
+def test_a_taps_kind_and_mac_address() -> None:
+    data = link(attribute(1, MAC), attribute(18 | 0x8000, attribute(1, b"tun\0")))
+    assert list(parse(data)) == [Message(16, 7, False, Link(5, "", kind="tun", hardware=MAC))]
+
+
+def test_neighbours() -> None:
+    data = (neighbour(2, attribute(1, V4), attribute(2, MAC))
+            + neighbour(10, attribute(1, V6), kind=netlink.RTM_DELNEIGH, state=0x20, flags=0x80)
+            + neighbour(7, attribute(2, MAC), attribute(9, struct.pack("=I", 9)), flags=4))
+    assert list(parse(data)) == [
+        Message(28, 7, False, Neighbour(2, 3, 2, 0, V4, MAC)),
+        Message(29, 7, False, Neighbour(10, 3, 0x20, 0x80, V6)),
+        Message(28, 7, False, Neighbour(7, 3, 2, 4, b"", MAC, 9)),
+    ]
+
+
+def test_a_forwarding_table_of_vxlan_names_hosts_and_no_neighbours() -> None:
+    assert [m.body for m in parse(neighbour(7, attribute(1, V4), attribute(2, MAC)))] == [
+        Neighbour(7, 3, 2, 0, b"", MAC)]
+
+
+@pytest.mark.parametrize("data", [neighbour(2), neighbour(2, attribute(1, V6)), neighbour(10, attribute(1, V4))])
+def test_neighbours_without_an_address_of_their_family(data: bytes) -> None:
+    with pytest.raises(NetlinkError):
+        list(parse(data))
 
 
 def test_a_port_that_leaves_its_bridge_is_no_link_that_goes() -> None:
@@ -132,8 +160,9 @@ def test_the_kernel_understands_the_requests() -> None:
             return replies
 
         links = ask(netlink.dump_request(netlink.RTM_GETLINK, 1), netlink.NLMSG_DONE)
-        assert Link(1, "lo") in [m.body for m in links]
+        assert Link(1, "lo", hardware=bytes(6)) in [m.body for m in links]
         addresses = ask(netlink.dump_request(netlink.RTM_GETADDR, 2), netlink.NLMSG_DONE)
         assert {m.sequence for m in addresses} == {2}
-        assert [m.body for m in ask(netlink.link_request(1, 3), netlink.RTM_NEWLINK)] == [Link(1, "lo")]
+        assert [m.body for m in ask(netlink.link_request(1, 3), netlink.RTM_NEWLINK)] == [
+            Link(1, "lo", hardware=bytes(6))]
         assert [m.body for m in ask(netlink.link_request(2**31 - 1, 4), netlink.NLMSG_ERROR)] == [19]  # ENODEV

@@ -21,3 +21,8 @@ def address(family: int, *attributes: bytes, flags: int = 0, kind: int = netlink
 
 def link(*attributes: bytes, family: int = 0, kind: int = netlink.RTM_NEWLINK) -> bytes:
     return message(kind, struct.pack("=BxHiII", family, 1, 5, 0, 0) + b"".join(attributes))
+
+
+def neighbour(family: int, *attributes: bytes, kind: int = netlink.RTM_NEWNEIGH, index: int = 3, state: int = 2,
+              flags: int = 0) -> bytes:
+    return message(kind, struct.pack("=BxxxiHBB", family, index, state, flags, 1) + b"".join(attributes))

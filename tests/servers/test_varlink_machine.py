@@ -16,6 +16,7 @@ import pytest
 from resolver.authority import Subject
 from resolver.core.errors import AccessDenied, NotSupported
 from resolver.core.registry import Registry
+from resolver.entering import Entering
 from resolver.guest import readers
 from resolver.guest.metadata import GuestFiles
 from resolver.guest.os_release import parse_os_release
@@ -25,10 +26,10 @@ from resolver.host.state_files import StateFiles
 from resolver.host.this_host import host_machine
 from resolver.manager import Manager
 from resolver.units import UnitProperty
-from resolver.varlink.machine import machine_services
+from resolver.varlink.machine import MachineInterface, machine_interface
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
-from resolver.varlink.watch import Watches
+from resolver.worker.run import Workers
 from tests.guest.processes import reading
 from tests.lab import Container, TestHost
 from tests.servers.dialogue import PATIENCE, Dialogue
@@ -85,12 +86,16 @@ class World:
         links, guest = HostLinks(), GuestFiles()
         manager = Manager(Registry(), StateFiles(self._directory / "machines", self._directory / "private"),
                           NetlinkOpener(), links, RootOnly(), self.units, host_machine(), guest, [])
-        service = Service("v", "p", "1", "", *machine_services(manager, Watches(manager.registry)))
+        workers = Workers()
+        service = Service("v", "p", "1", "", [machine_interface()],
+                          {MACHINE: MachineInterface(manager, Entering(manager, RootOnly(), workers))})
         servers = [Server.at_path(loop, service, path) for path in self.paths]
         self._ready.set()
         await stop.wait()
         for server in servers:
             server.close()
+        await asyncio.sleep(0)  # what was under way is cancelled
+        await workers.close()
         guest.close()
         manager.close()
         links.close()
@@ -138,16 +143,11 @@ def test_both_interfaces_on_both_sockets(world: World) -> None:
     for path in world.paths:
         with Dialogue(path) as client:
             client.send_call(f"{SERVICE}.GetInfo")
-            assert {MACHINE, IMAGE} < set(client.receive()["parameters"]["interfaces"])
-            for interface, methods in ((MACHINE, REFERENCE), (IMAGE, ("List", "Update", "Clone", "Remove"))):
+            assert MACHINE in client.receive()["parameters"]["interfaces"]
+            for interface, methods in ((MACHINE, REFERENCE),):
                 client.send_call(f"{SERVICE}.GetInterfaceDescription", {"interface": interface})
                 text = client.receive()["parameters"]["description"]
                 assert all(f"method {method}(" in text for method in methods)
-
-
-def test_images_are_not_said_to_be_absent(world: World) -> None:
-    for method, parameters in (("List", {}), ("List", {"name": "web"}), ("Remove", {"name": "web"})):
-        assert world.call(f"{IMAGE}.{method}", **parameters) == "MethodNotImplemented"
 
 
 def test_the_host_is_a_machine(world: World) -> None:
@@ -314,12 +314,50 @@ def test_the_control_address_comes_back(world: World) -> None:
     assert world.call("List", name="web")["controlAddress"] == "unix:/run/web/control"
 
 
-def test_open_is_not_supported_yet(world: World) -> None:
+def test_what_open_refuses(world: World) -> None:
     world.machine("web", link=False)
-    for mode in ("tty", "login", "shell"):
-        assert world.call("Open", name="web", mode=mode) == "NotSupported"
     assert world.call("Open", name="absent", mode="tty") == "NoSuchMachine"
-    assert world.call("Open", name="web", mode="telnet") == "InvalidParameter"
+    for mode in ({}, {"mode": ""}, {"mode": None}, {"mode": "telnet"}):
+        assert world.call("Open", name="web", **mode) == "InvalidParameter", mode
+    assert world.call("Open", name="web", mode="tty", user="root") == "InvalidParameter"
+    for wrong in ({"user": "-r"}, {"path": "sh"}, {"environment": ["x"]}):
+        assert world.call("Open", name="web", mode="shell", **wrong) == "InvalidParameter", wrong
+
+
+def test_descriptors_come_with_the_reply(world: World) -> None:
+    web = world.machine("web", link=False)
+    web.exec(["mount", "-t", "devpts", "-o", "newinstance,ptmxmode=0666", "devpts", "/dev/pts"], check=True)
+    for method, parameters, expected in (
+            ("Open", {"name": "web", "mode": "tty"}, {"ptyFileDescriptor": 0, "ptyPath": "/dev/pts/0"}),
+            ("OpenRootDirectory", {"name": "web"}, {"fileDescriptor": 0}),
+            ("OpenRootDirectory", {"name": ".host"}, {"fileDescriptor": 0})):
+        with Dialogue(world.paths[0]) as client:
+            client.send_call(f"{MACHINE}.{method}", parameters)
+            reply, descriptors = client.receive_fds()
+        assert reply["parameters"] == expected
+        assert len(descriptors) == 1
+        assert os.isatty(descriptors[0]) == (method == "Open")
+        os.close(descriptors[0])
+
+
+def test_files_go_in_and_out(world: World, tmp_path: Path) -> None:
+    web = world.machine("web", link=False)
+    web.exec(["sh", "-ec", "mount -t tmpfs tmpfs /opt; mkdir /opt/there"], check=True)
+    file = tmp_path / "file"
+    file.write_text("content")
+    os.chown(file, 1000, 1000)
+    copy: dict[str, Any] = {"name": "web", "source": str(file), "destination": "/opt/file"}
+    assert world.call("CopyTo", **copy) == {}
+    assert web.exec(["stat", "-c", "%u", "/opt/file"], check=True).stdout == "1000\n"
+    assert world.call("CopyTo", **copy) == "io.systemd.System"
+    assert world.call("CopyTo", **copy, replace=True) == {}
+    assert world.call("CopyFrom", name="web", source="/opt/file", destination=str(tmp_path / "back")) == {}
+    assert (tmp_path / "back").stat().st_uid == 1000
+    assert world.call("BindMount", name="web", source=str(tmp_path), destination="/opt/there", readOnly=True) == {}
+    assert web.exec(["cat", "/opt/there/file"], check=True).stdout == "content"
+    assert world.call("BindMount", name="web", source=str(tmp_path), destination="/opt/new") == "InvalidParameter"
+    assert world.call("BindMount", name="web", source=str(tmp_path), destination="/opt/new", mkdir=True) == {}
+    assert world.call("BindMount", name="web", source="x") == "InvalidParameter"
 
 
 def test_a_list_that_nobody_reads_to_its_end(world: World) -> None:

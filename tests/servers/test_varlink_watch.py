@@ -13,7 +13,7 @@ from resolver.core.machine import ChosenAddress, Machine, MachineClass, ProcessI
 from resolver.core.registry import Registry
 from resolver.varlink.call import Call, Reply
 from resolver.varlink.errors import VarlinkError
-from resolver.varlink.watch import NAME, Watches
+from resolver.varlink.watch import Watches
 
 WAIT = 10.0
 
@@ -32,7 +32,7 @@ class World:
         self.watches.on_changes(self.registry.add(machine(name, pid, *last)))
 
     def watch(self, more: bool = True) -> AsyncIterator[Reply]:
-        return self.watches.do_watch(Call(f"{NAME}.Watch", {}, None, more=more))  # type: ignore[arg-type]
+        return self.watches.watch(Call("io.mymachines.Machines.Watch", {}, None, more=more))  # type: ignore[arg-type]
 
 
 def run(steps: Callable[[World], Awaitable[None]]) -> None:

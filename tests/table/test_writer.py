@@ -20,12 +20,13 @@ from resolver.core.addresses import AF_INET, AF_INET6
 from resolver.core.errors import MachineExists
 from resolver.core.idmap import Extent, IdMap
 from resolver.core.machine import ChosenAddress, Machine, MachineClass, ProcessId
+from resolver.core.names import alias_of
 from resolver.core.registry import Registry
 from resolver.table import file as table_file
 from resolver.table.reader import TableReader, TableUnavailable
 from resolver.table.writer import TableWriter
 
-NAMES = ["web", "Db", "a.dotted.name", "x" * 60, "long-" + "y" * 20]
+NAMES = ["web", "Db", "qemu-1-web", "lxc-2-web", "a.dotted.name", "x" * 60, "long-" + "y" * 20]
 ADDRESSES = [ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(4)] + [
     ChosenAddress(AF_INET6, bytes((0xfd, *range(14), n))) for n in range(3)] + [
     ChosenAddress(AF_INET6, bytes((0xfe, 0x80, *range(14))), 7, scoped=True, reverse=False)]
@@ -36,7 +37,7 @@ IDS = (0, 1000, 65535, 65536, 70000, 70004, 70005, 99999, 100000, 150000, 150010
 
 
 def machine(name: str, pid: int, **fields: Any) -> Machine:
-    return Machine(name, MachineClass.CONTAINER, ProcessId(pid), **fields)
+    return Machine(name, MachineClass.CONTAINER, ProcessId(pid), alias=alias_of(name), **fields)
 
 
 def reader_of(path: Path) -> TableReader:
@@ -48,7 +49,9 @@ def assert_same(reader: TableReader, registry: Registry) -> None:
     for entry in registry:
         name = entry.machine.name
         assert reader.host_by_name(name.upper() + ".") == (name, entry.addresses)
-    for absent in [n for n in NAMES if registry.by_name(n) is None]:
+        if entry.alias:
+            assert reader.host_by_name(entry.alias) == (name, entry.addresses)
+    for absent in [n for n in NAMES if registry.by_host_name(n) is None]:
         assert reader.host_by_name(absent) is None
     for address in ADDRESSES:
         owner = registry.by_address(address.family, address.packed)

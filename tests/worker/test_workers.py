@@ -23,8 +23,8 @@ Ask = Callable[..., Coroutine[Any, Any, Result]]
 
 
 @asynccontextmanager
-async def asking() -> AsyncIterator[Ask]:
-    workers = Workers()
+async def asking(maximum: int) -> AsyncIterator[Ask]:
+    workers = Workers(maximum)
 
     async def ask(do: str, *, patience: float = PATIENCE, descriptors: tuple[int, ...] = (), on_progress: Any = None,
                   **fields: Any) -> Result:
@@ -36,9 +36,9 @@ async def asking() -> AsyncIterator[Ask]:
     assert not [pid for pid in children() if is_alive(pid)]
 
 
-def trying(steps: Callable[[Ask], Awaitable[None]]) -> None:
+def trying(steps: Callable[[Ask], Awaitable[None]], maximum: int = 8) -> None:
     async def main() -> None:
-        async with asyncio.timeout(PATIENCE), asking() as ask:
+        async with asyncio.timeout(PATIENCE), asking(maximum) as ask:
             await steps(ask)
 
     asyncio.run(main())
@@ -148,9 +148,7 @@ def test_one_that_does_not_tidy_up_is_killed(tmp_path: Path, monkeypatch: pytest
     trying(steps)
 
 
-def test_there_are_never_more_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "WORKERS_MAX", 1)
-
+def test_there_are_never_more_than_a_few() -> None:
     async def steps(ask: Ask) -> None:
         first = asyncio.create_task(ask("count", to=1))
         await asyncio.sleep(0)
@@ -158,7 +156,7 @@ def test_there_are_never_more_than_a_few(monkeypatch: pytest.MonkeyPatch) -> Non
             await ask("count", to=1)
         await first
 
-    trying(steps)
+    trying(steps, maximum=1)
 
 
 def test_a_request_that_is_too_long_is_refused() -> None:

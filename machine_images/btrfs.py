@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""Subvolumes of btrfs, by its ioctls (linux/btrfs.h; ioctl numbers as that header makes them)."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from typing import NamedTuple
+
+_SUPER_MAGIC = 0x9123683E  # linux/magic.h
+_SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: what the top of each subvolume has
+
+_MAGIC = 0x94
+
+
+def _iow(number: int, size: int) -> int:
+    return 1 << 30 | size << 16 | _MAGIC << 8 | number
+
+
+def _ior(number: int, size: int) -> int:
+    return 2 << 30 | size << 16 | _MAGIC << 8 | number
+
+
+def _iowr(number: int, size: int) -> int:
+    return 3 << 30 | size << 16 | _MAGIC << 8 | number
+
+
+_VOL_ARGS_V2 = struct.Struct("=qQQ4Q4040s")  # fd, transid, flags, unused, name
+_SNAP_CREATE_V2 = _iow(23, _VOL_ARGS_V2.size)
+_VOL_ARGS = struct.Struct("=q4088s")
+_SNAP_DESTROY = _iow(15, _VOL_ARGS.size)
+_SUBVOL_GETFLAGS, _SUBVOL_SETFLAGS = _ior(25, 8), _iow(26, 8)
+_SUBVOL_RDONLY = 1 << 1
+_SUBVOL_INFO_SIZE = 504
+_GET_SUBVOL_INFO = _ior(60, _SUBVOL_INFO_SIZE)
+_OTIME, _TIMESPEC = 392, struct.Struct("=QI")  # of struct btrfs_ioctl_get_subvol_info_args
+_LIMIT = struct.Struct("=Q5Q")  # qgroupid, then flags, max_rfer, max_excl, rsv_rfer, rsv_excl
+_QGROUP_LIMIT = _ior(43, _LIMIT.size)
+_LIMIT_MAX_RFER = 1 << 0
+
+_SEARCH_KEY = struct.Struct("=7Q4I4Q")
+_SEARCH_BUFFER = 4096
+_TREE_SEARCH = _iowr(17, _SEARCH_BUFFER)
+_SEARCH_HEADER = struct.Struct("=QQQII")
+_SEARCH_COUNT = 64  # where the number of items is, in the key
+_ROOT_TREE, _QUOTA_TREE = 1, 8
+_ROOT_REF_KEY = 156
+_ROOT_REF = struct.Struct("<QQH")  # dirid, sequence, name_len; then the name
+_INO_LOOKUP_ARGS = struct.Struct("=QQ4080s")  # treeid, objectid, name
+_INO_LOOKUP = _iowr(18, _INO_LOOKUP_ARGS.size)
+_QUOTA_CTL_ARGS, _QUOTA_CTL_ENABLE = struct.Struct("=QQ"), 1  # cmd, status
+_QUOTA_CTL = _iowr(40, _QUOTA_CTL_ARGS.size)
+_FS_INFO_SIZE = 1024  # max_id, num_devices, fsid, ...
+_FS_INFO = _ior(31, _FS_INFO_SIZE)
+_QGROUP_INFO_KEY, _QGROUP_LIMIT_KEY = 242, 244
+_QGROUP_INFO = struct.Struct("<5Q")  # generation, rfer, rfer_cmpr, excl, excl_cmpr
+_QGROUP_LIMIT_ITEM = struct.Struct("<5Q")  # flags, max_rfer, max_excl, rsv_rfer, rsv_excl
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Quota(NamedTuple):
+    """Bytes; None where it is not limited."""
+
+    referenced: int
+    exclusive: int
+    limit: int | None
+    exclusive_limit: int | None
+
+
+def is_btrfs(descriptor: int) -> bool:
+    """OSError."""
+    buffer = ctypes.create_string_buffer(256)  # struct statfs has at most 120 bytes; f_type comes first
+    if _libc.fstatfs(ctypes.c_int(descriptor), buffer) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(ctypes.c_long.from_buffer(buffer).value) & 0xFFFFFFFF == _SUPER_MAGIC
+
+
+def is_subvolume(descriptor: int) -> bool:
+    """Whether a directory is the top of one. OSError."""
+    return os.fstat(descriptor).st_ino == _SUBVOLUME_INODE and is_btrfs(descriptor)
+
+
+def is_read_only(descriptor: int) -> bool:
+    """OSError."""
+    return bool(_flags(descriptor) & _SUBVOL_RDONLY)
+
+
+def set_read_only(descriptor: int, read_only: bool) -> None:
+    """OSError."""
+    flags = _flags(descriptor)
+    wanted = flags | _SUBVOL_RDONLY if read_only else flags & ~_SUBVOL_RDONLY
+    if wanted != flags:
+        fcntl.ioctl(descriptor, _SUBVOL_SETFLAGS, struct.pack("=Q", wanted))
+
+
+def _flags(descriptor: int) -> int:
+    (flags,) = struct.unpack("=Q", fcntl.ioctl(descriptor, _SUBVOL_GETFLAGS, bytes(8)))
+    return int(flags)
+
+
+def snapshot(source: int, directory: int, name: bytes) -> None:
+    """A writable snapshot of a subvolume. Subvolumes below it are empty directories in it. OSError."""
+    fcntl.ioctl(directory, _SNAP_CREATE_V2, _VOL_ARGS_V2.pack(source, 0, 0, 0, 0, 0, 0, name))
+
+
+def destroy(directory: int, name: bytes) -> None:
+    """Remove a subvolume that has none below it. OSError: ENOTEMPTY."""
+    fcntl.ioctl(directory, _SNAP_DESTROY, _VOL_ARGS.pack(0, name))
+
+
+def quota_of(descriptor: int) -> Quota | None:
+    """What the subvolume uses; None where the file system does not count, or does not say. OSError."""
+    subvolume = subvolume_id(descriptor)
+    try:
+        info, limit = (_search(descriptor, _QUOTA_TREE, (0, 0), kind, (subvolume, subvolume))
+                       for kind in (_QGROUP_INFO_KEY, _QGROUP_LIMIT_KEY))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EPERM, errno.ENOTTY):
+            return None
+        raise
+    if not info:
+        return None
+    _, referenced, _, exclusive, _ = _QGROUP_INFO.unpack_from(info[0].content)
+    limits: list[int | None] = [None, None]
+    if limit:
+        _, *values, _, _ = _QGROUP_LIMIT_ITEM.unpack_from(limit[0].content)
+        limits = [value if value not in (0, 2**64 - 1) else None for value in values]
+    return Quota(referenced, exclusive, *limits)
+
+
+def set_limit(descriptor: int, size: int | None) -> None:
+    """Of what the subvolume refers to; None for no limit. OSError: ENOTCONN or ENOENT where quota are not on."""
+    wanted = 2**64 - 1 if size is None else size  # (u64) -1: take the limit away
+    fcntl.ioctl(descriptor, _QGROUP_LIMIT,
+                _LIMIT.pack(subvolume_id(descriptor), _LIMIT_MAX_RFER, wanted, 0, 0, 0))
+
+
+def children(descriptor: int) -> list[str]:
+    """The subvolumes right below one, by their paths from its top. OSError."""
+    own = subvolume_id(descriptor)
+    paths = []
+    for item in _search(descriptor, _ROOT_TREE, (own, own), _ROOT_REF_KEY, (0, 2**64 - 1)):
+        directory, _, length = _ROOT_REF.unpack_from(item.content)
+        name = item.content[_ROOT_REF.size:_ROOT_REF.size + length]
+        buffer = bytearray(_INO_LOOKUP_ARGS.pack(own, directory, b""))
+        fcntl.ioctl(descriptor, _INO_LOOKUP, buffer)
+        _, _, above = _INO_LOOKUP_ARGS.unpack(buffer)  # "a/b/", or nothing for the top
+        paths.append(os.fsdecode(above.partition(b"\0")[0] + name))
+    return paths
+
+
+def file_system_id(descriptor: int) -> bytes:
+    """The same for all subvolumes of one file system, which have a device number each. OSError."""
+    buffer = bytearray(_FS_INFO_SIZE)
+    fcntl.ioctl(descriptor, _FS_INFO, buffer)
+    return bytes(buffer[16:32])
+
+
+def enable_quota(descriptor: int) -> None:
+    """Have the file system count what each subvolume uses. OSError."""
+    fcntl.ioctl(descriptor, _QUOTA_CTL, _QUOTA_CTL_ARGS.pack(_QUOTA_CTL_ENABLE, 0))
+
+
+def subvolume_id(descriptor: int) -> int:
+    """OSError."""
+    (number,) = struct.unpack_from("=Q", _info(descriptor))
+    return int(number)
+
+
+def created(descriptor: int) -> int:
+    """When it was made, in microseconds since 1970; a snapshot's top directory tells its origin's time. OSError."""
+    seconds, nanoseconds = _TIMESPEC.unpack_from(_info(descriptor), _OTIME)
+    return int(seconds * 1_000_000 + nanoseconds // 1000)
+
+
+def _info(descriptor: int) -> bytes:
+    buffer = bytearray(_SUBVOL_INFO_SIZE)
+    fcntl.ioctl(descriptor, _GET_SUBVOL_INFO, buffer)
+    return bytes(buffer)
+
+
+class _Item(NamedTuple):
+    object: int
+    offset: int
+    content: bytes
+
+
+def _search(descriptor: int, tree: int, objects: tuple[int, int], kind: int, offsets: tuple[int, int]) -> list[_Item]:
+    """All items of one type with these objects' ids, and these offsets of their keys. OSError."""
+    found: list[_Item] = []
+    first = offsets[0]
+    while first <= offsets[1]:
+        key = _SEARCH_KEY.pack(tree, *objects, first, offsets[1], 0, 2**64 - 1, kind, kind, 2**32 - 1, 0, 0, 0, 0, 0)
+        buffer = bytearray(key.ljust(_SEARCH_BUFFER, b"\0"))
+        fcntl.ioctl(descriptor, _TREE_SEARCH, buffer)
+        (count,) = struct.unpack_from("=I", buffer, _SEARCH_COUNT)
+        if not count:
+            break
+        at = _SEARCH_KEY.size
+        for _ in range(count):
+            _, number, offset, _, length = _SEARCH_HEADER.unpack_from(buffer, at)
+            at += _SEARCH_HEADER.size
+            found.append(_Item(number, offset, bytes(buffer[at:at + length])))
+            at += length
+        first = found[-1].offset + 1
+    return found

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""The locks on images that systemd-nspawn, systemd-machined and systemd-importd take, so that all keep out of each
+other's way: open file description locks (fcntl(2), F_OFD_SETLK) on files that are removed again.
+
+    .#NAME.lck beside the image                               the path
+    /run/systemd/nspawn/locks/inode-DEVICE:INODE              the same image by whatever path
+    /run/systemd/nspawn/locks/name-NAME                       a name that is to be an image's
+
+Whoever changes an image holds them, and a container that runs from it. Nobody waits: who does not get a lock says that
+the image is busy.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from machine_images.image import ImageBusy
+
+LOCKS = "/run/systemd/nspawn/locks"
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
+_F_OFD_SETLK = 37  # linux/fcntl.h
+_TRIES = 16  # somebody else has just removed the file that we have locked
+
+
+@contextmanager
+def image_locked(path: str) -> Iterator[None]:
+    """ImageBusy where somebody has a lock that this one is against. FileNotFoundError where there is no image."""
+    status = os.stat(path)
+    directory, name = os.path.split(path)
+    with ExitStack() as stack:
+        os.makedirs(LOCKS, mode=0o755, exist_ok=True)
+        stack.enter_context(_locked(os.path.join(LOCKS, f"inode-{status.st_dev}:{status.st_ino}")))
+        stack.enter_context(_locked(os.path.join(directory, f".#{name}.lck")))
+        yield
+
+
+@contextmanager
+def name_locked(name: str) -> Iterator[None]:
+    """A name that is not an image's yet. ImageBusy."""
+    os.makedirs(LOCKS, mode=0o755, exist_ok=True)
+    with _locked(os.path.join(LOCKS, f"name-{name}")):
+        yield
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    descriptor = _take(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.unlink(path)
+        os.close(descriptor)
+
+
+def _take(path: str) -> int:
+    for _ in range(_TRIES):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+        try:
+            _set(descriptor, fcntl.F_WRLCK)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ImageBusy("a machine runs from the image, or something else is done to it") from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # whoever held it has removed it between
+    raise ImageBusy("the image is taken up again and again")
+
+
+def _set(descriptor: int, kind: int) -> None:
+    fcntl.fcntl(descriptor, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))

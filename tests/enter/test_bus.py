@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The system bus of a machine, when who answers there is not to be trusted. With a real one: tests/host."""
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resolver.core.errors import NotAvailable
+from tests.enter.worlds import OWN_RUN, OWN_TERMINALS, at_most, enter, fake_bus, guest, shell
+from tests.lab import Container, TestHost
+
+SOCKET = "/run/dbus/system_bus_socket"
+
+
+@pytest.fixture
+def container(host: TestHost) -> Container:
+    return guest(host, OWN_TERMINALS, OWN_RUN)
+
+
+@pytest.mark.parametrize(("kind", "why"), [
+    ("silent", "does not answer"),
+    ("slow", "does not answer"),
+    ("hangup", "hung up"),
+    ("endless line", "does not speak D-Bus"),
+    ("refuses", "does not let its root in"),
+    ("nonsense", "does not speak D-Bus"),
+    ("huge message", "too long"),
+    ("flood of signals", "says too much"),
+    ("full", "takes no connections"),
+])
+@pytest.mark.parametrize("do", ["shell", "login"])
+def test_one_that_is_no_bus(container: Container, kind: str, why: str, do: str) -> None:
+    with fake_bus(container, kind), at_most(5), pytest.raises(NotAvailable, match=why):
+        shell(container) if do == "shell" else enter(container, "login")
+
+
+@pytest.fixture
+def listening() -> Iterator[tuple[Path, socket.socket]]:
+    """A socket of the host's that nobody of a machine is to reach."""
+    with tempfile.TemporaryDirectory(prefix="mymachines-test-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        Path(folder).chmod(0o755)
+        path = Path(folder, "socket")
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+        listener.setblocking(False)
+        yield path, listener
+
+
+def accepted(listener: socket.socket) -> bytes | None:
+    """What somebody who connected has said; None where nobody has."""
+    try:
+        connection, _ = listener.accept()
+    except BlockingIOError:
+        return None
+    with connection:
+        connection.settimeout(1)
+        return connection.recv(100)
+
+
+def test_a_socket_of_the_host_s_in_its_place_is_told_nothing(host: TestHost, container: Container,
+                                                             listening: tuple[Path, socket.socket]) -> None:
+    path, listener = listening
+    container.exec(["sh", "-ec", f"touch {SOCKET}; mount --bind {path} {SOCKET}"], check=True)
+    with at_most(5), pytest.raises(NotAvailable, match="no process of the machine"):
+        shell(container)
+    assert accepted(listener) in (None, b"")
+
+
+def test_a_link_does_not_lead_out(container: Container, listening: tuple[Path, socket.socket]) -> None:
+    path, listener = listening
+    # In a file system of its own that path leads nowhere, and /proc's links, which jump, are refused.
+    container.exec(["sh", "-ec", f"mount -t tmpfs tmpfs {path.parent}; ln -s /proc/1/root{path} {SOCKET}"], check=True)
+    with at_most(5), pytest.raises(NotAvailable):
+        shell(container)
+    assert accepted(listener) is None
+
+
+@pytest.mark.parametrize("layout", ["true", f"mkfifo {SOCKET}", f"mkdir {SOCKET}", f"touch {SOCKET}",
+                                    f"ln -s {SOCKET} {SOCKET}"])
+def test_no_socket_at_all(container: Container, layout: str) -> None:
+    container.exec(["sh", "-ec", layout], check=True)
+    with at_most(5), pytest.raises(NotAvailable):
+        enter(container, "login")
+
+
+def test_a_machine_with_the_host_s_processes(host: TestHost, listening: tuple[Path, socket.socket]) -> None:
+    """Such a /proc has links to the host's root, and they are refused."""
+    path, listener = listening
+    container = guest(host, OWN_TERMINALS, OWN_RUN)
+    container.exec(["sh", "-ec", f"ln -s /proc/self/root{path} {SOCKET}"], check=True)
+    with pytest.raises(NotAvailable):
+        shell(container)
+    assert accepted(listener) is None
