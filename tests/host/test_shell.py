@@ -200,7 +200,7 @@ def test_what_cannot_be(booted: BootedHost, shell: Shell, web: Guest) -> None:
     shell("db")
     for verb in ("shell", "login"):
         assert fails(booted, verb, "nosuch") == f"Failed to get {verb} PTY: No machine 'nosuch' known"
-        assert fails(booted, verb, "db") == f"Failed to get {verb} PTY: There is no system bus in container db."
+        assert "there is no system bus in" in fails(booted, verb, "db").lower()
     assert fails(booted, "shell", "web", "relative/path") \
         == "Failed to get shell PTY: Specified path 'relative/path' is not absolute"
     assert shells(booted, "web") == {}
