@@ -20,7 +20,7 @@ from resolver.core.errors import NotAvailable
 from resolver.dbus import decode
 from resolver.enter.identity import as_root_of
 from resolver.enter.place import Place
-from resolver.files.paths import open_in
+from resolver.files.paths import open_in, shown
 
 SOCKET = b"/run/dbus/system_bus_socket"
 
@@ -48,7 +48,7 @@ class CallFailed(NotAvailable):
 def connect(place: Place) -> socket.socket:
     """A connection to the machine's system bus, made by its root. NotAvailable, OSError."""
     of_host = None if place.is_host else _identity(os.fsdecode(SOCKET))
-    _, (descriptor,) = as_root_of(place, lambda: ({}, [_connect(place, of_host)]), among_its_processes=True)
+    _, (descriptor,) = as_root_of(place, lambda: ({}, [_connect(place, of_host)]))
     connected = socket.socket(fileno=descriptor)
     try:
         _check_listener(place, connected)
@@ -145,7 +145,8 @@ class Bus:
             elif reply.reply_serial == self._serial:
                 if reply.message_type is MessageType.ERROR:
                     text = str(reply.body[0]) if reply.signature.startswith("s") else ""
-                    raise CallFailed(reply.error_name or "", text or reply.error_name or "")
+                    # What the machine wrote is for somebody's terminal.
+                    raise CallFailed(reply.error_name or "", shown((text or reply.error_name or "").encode()))
                 return reply.body
 
     def signal(self, until: float) -> Message | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from resolver.entering import SECONDS
+from resolver.entering import ANSWER_SECONDS, SECONDS
 from resolver.worker.run import Result, Workers
 from tests.lab import Container, TestHost, Unavailable
 
@@ -52,6 +52,14 @@ if kind == "nonsense":
     connection.send(os.urandom(65536)); time.sleep(60)
 elif kind == "huge message":
     connection.send(b"l\\2\\0\\1" + b"\\xff\\xff\\xff\\x07" + b"\\1\\0\\0\\0" + b"\\0\\0\\0\\0"); time.sleep(60)
+elif kind == "rude":
+    import struct
+    text = b"\\33[2J" * 20000
+    fields = b"\\4\\1s\\0" + struct.pack("<I", 3) + b"x.y\\0" + bytes(4) + b"\\5\\1u\\0" + struct.pack("<I", 1)
+    fields += b"\\10\\1g\\0\\1s\\0"
+    body = struct.pack("<I", len(text)) + text + b"\\0"
+    message = b"l\\3\\1\\1" + struct.pack("<III", len(body), 1, len(fields)) + fields
+    connection.send(message + bytes(-len(message) % 8) + body); time.sleep(60)
 elif kind == "flood of signals":
     import struct
     def field(code, kind, text):
@@ -72,7 +80,8 @@ def enter(container: Container | None, do: str, **fields: Any) -> Result:
         workers = Workers()
         pidfd = None if container is None else os.pidfd_open(container.leader)
         try:
-            return await workers.run(PROGRAM, {"do": do, **fields}, [] if pidfd is None else [pidfd], patience=SECONDS)
+            request = {"do": do, "deadline": time.monotonic() + SECONDS - ANSWER_SECONDS, **fields}
+            return await workers.run(PROGRAM, request, [] if pidfd is None else [pidfd], patience=SECONDS)
         finally:
             if pidfd is not None:
                 os.close(pidfd)
