@@ -133,8 +133,8 @@ def test_a_terminal_that_works(booted: BootedHost, web: Guest) -> None:
         terminal.expect(r"^typed\ntyped\n")
         terminal.type("\x1a")
         terminal.expect(r"Stopped")
-        terminal.type("kill %1; seq 20000; echo the end\n")
-        assert "\n".join(map(str, range(1, 20001))) in terminal.expect(r"(?s).*\nthe end\n")[0]
+        terminal.type("kill %1; seq 5000; echo the end\n")
+        assert "\n".join(map(str, range(1, 5001))) in terminal.expect(r"\nthe end\n").string
         terminal.type("exit\n")
         assert terminal.wait() == 0
 
