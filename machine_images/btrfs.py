@@ -57,6 +57,8 @@ _QGROUP_INFO_KEY, _QGROUP_LIMIT_KEY = 242, 244
 _QGROUP_INFO = struct.Struct("<5Q")  # generation, rfer, rfer_cmpr, excl, excl_cmpr
 _QGROUP_LIMIT_ITEM = struct.Struct("<5Q")  # flags, max_rfer, max_excl, rsv_rfer, rsv_excl
 
+# Arguments of more than 1024 bytes are given as a bytearray: fcntl.ioctl() takes no longer ones otherwise.
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -103,12 +105,12 @@ def _flags(descriptor: int) -> int:
 
 def snapshot(source: int, directory: int, name: bytes) -> None:
     """A writable snapshot of a subvolume. Subvolumes below it are empty directories in it. OSError."""
-    fcntl.ioctl(directory, _SNAP_CREATE_V2, _VOL_ARGS_V2.pack(source, 0, 0, 0, 0, 0, 0, name))
+    fcntl.ioctl(directory, _SNAP_CREATE_V2, bytearray(_VOL_ARGS_V2.pack(source, 0, 0, 0, 0, 0, 0, name)))
 
 
 def destroy(directory: int, name: bytes) -> None:
     """Remove a subvolume that has none below it. OSError: ENOTEMPTY."""
-    fcntl.ioctl(directory, _SNAP_DESTROY, _VOL_ARGS.pack(0, name))
+    fcntl.ioctl(directory, _SNAP_DESTROY, bytearray(_VOL_ARGS.pack(0, name)))
 
 
 def quota_of(descriptor: int) -> Quota | None:

@@ -36,7 +36,7 @@ def clone(name: str, new_name: str, read_only: bool, progress: Progress) -> None
     image = discovery.find(name)
     with name_locked(new_name):  # not the image: a machine may run from it, as for systemd-machined
         if discovery.exists(new_name):
-            raise FileExists(f"there is an image {new_name} already")
+            raise FileExists("File exists")
         os.makedirs(discovery.POOL, mode=0o700, exist_ok=True)
         with _opened(discovery.POOL) as pool, _opened(os.path.dirname(image.path) or "/") as where:
             source = os.path.basename(image.path) or "."
@@ -81,7 +81,7 @@ def rename(name: str, new_name: str) -> None:
         raise InvalidArgument("newName", "the image has that name")
     with _locked(image), name_locked(new_name):
         if discovery.exists(new_name):
-            raise FileExists(f"there is an image {new_name} already")
+            raise FileExists("File exists")
         directory, entry = os.path.split(image.path)
         suffix = discovery.RAW_SUFFIX if image.type is ImageType.RAW else ""
         with _unprotected(image), _opened(directory) as where:
@@ -136,7 +136,7 @@ def set_limit(name: str, size: int) -> None:
     """UNKNOWN: none. NoSuchImage, ImageReadOnly, OSError; NotSupported for no subvolume, or where nobody counts."""
     image = _to_be_changed(name)
     if image.type is not ImageType.SUBVOLUME:
-        raise NotSupported("only subvolumes of btrfs have a limit")
+        raise NotSupported("Only subvolumes of btrfs have a limit: Operation not supported")
     with _opened(image.path) as top:
         _set_limit(top, size)
 
@@ -156,18 +156,18 @@ def _set_limit(top: int, size: int) -> None:
         btrfs.set_limit(top, None if size == UNKNOWN else size)
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ENOENT, errno.EINVAL):
-            raise NotSupported("the file system does not count what subvolumes use (btrfs quota enable)") from None
+            raise NotSupported("Nobody counts what subvolumes use there (btrfs quota enable): Operation not supported") from None
         raise
 
 
 def clean(everything: bool, progress: Progress) -> Iterator[tuple[str, int]]:
     """Remove all hidden images of the pool, or all; each by name with the bytes that were its alone, once it is gone.
 
-    One that is busy or read-only stays. OSError.
+    One that is busy stays. OSError.
     """
     delete_leftovers()
     for image in discovery.everything():
-        if image.of_vendor or image.read_only or not (everything or image.hidden):
+        if image.of_vendor or not (everything or image.hidden):
             continue
         if os.path.dirname(image.path) != discovery.POOL:
             continue
@@ -198,9 +198,9 @@ def delete_leftovers() -> None:
 def _to_be_changed(name: str) -> Image:
     image = discovery.find(name)
     if image.of_vendor:
-        raise ImageReadOnly(f"{name} is part of the host's operating system")
+        raise ImageReadOnly(f"{name} is part of the host's operating system: Read-only file system")
     if os.statvfs(os.path.dirname(image.path)).f_flag & os.ST_RDONLY:
-        raise ImageReadOnly(f"{image.path} is on a read-only file system")
+        raise ImageReadOnly(f"{image.path}: Read-only file system")
     return image
 
 
