@@ -31,6 +31,11 @@ MAY_IMPORT = {
     "resolver.manager": {"leaders", "core", "host", "authority", "units", "guest"},
     "resolver.varlink": {"core", "varlink"},
     "resolver.varlink.machine": {"core", "varlink", "manager", "authority", "units", "guest"},
+    "resolver.dns": {"core", "table", "_table", "varlink", "dns", "log", "notify"},
+    "resolver.dns.answers": {"core"},
+    "resolver.dns.wire": {"dns"},
+    "resolver.dns.responder": {"dns"},
+    "resolver.hook": {"core", "table", "varlink", "dns", "hook", "log", "notify"},
     "resolver.userdb": {"core", "table", "varlink", "userdb", "log", "notify"},
     "resolver.cli": {"core", "table", "varlink", "host", "cli"},
 }
@@ -74,6 +79,15 @@ def test_the_core_does_no_input_or_output(path: Path) -> None:
         assert top == "resolver" or top in PURE, f"{module_of(path)} imports {name}"
 
 
+def test_dnspython_is_where_names_are_served_alone() -> None:
+    """It costs 20 ms and 5 MB: neither the daemon nor who answers logins has any use for it."""
+    for path in FILES:
+        if module_of(path).split(".")[1:2] not in (["dns"], ["hook"]):
+            assert not {"dns", "resolver.dns", "resolver.hook"} & {
+                prefix for name in imports_of(path) for prefix in (name.split(".")[0], ".".join(name.split(".")[:2]))
+            }, path
+
+
 def test_no_part_asks_nss() -> None:
     """None of these is called anywhere: they go through NSS, which asks us."""
     banned = {"getpwnam", "getpwuid", "getgrnam", "getgrgid", "getpwall", "getgrall", "getaddrinfo", "gethostbyname",
@@ -87,7 +101,7 @@ def test_no_part_asks_nss() -> None:
 
 
 def test_nothing_is_imported_that_is_not_declared() -> None:
-    declared = {"cffi", "dbus_fast", "varlink", "resolver"}
+    declared = {"cffi", "dbus_fast", "dns", "varlink", "resolver"}
     for path in FILES:
         for name in imports_of(path):
             top = name.partition(".")[0]

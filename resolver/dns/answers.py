@@ -7,6 +7,7 @@ here; where a whole network is the machines', it can be said to be theirs, and i
 """
 
 import ipaddress
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from resolver.core.names import MACHINE_NAME_MAX
 
 REFRESH, RETRY, EXPIRE = 3600, 600, 86400
 """Of the SOA, in seconds. For secondaries, of which there are none: a transfer is refused."""
+
+_OCTET = re.compile(rb"0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]")
+_NIBBLE = re.compile(rb"[0-9a-fA-F]")
 
 _FAMILY_BY_SIZE = {4: AF_INET, 16: AF_INET6}
 
@@ -155,8 +159,8 @@ class Answers:
             node = {RdataType.PTR: [_wire(dns.name.from_text(host[0], self._zone.name))]}
         elif network is None:
             return None
-        elif packed is None and all(label.isalnum() for label in name.relativize(network).labels):
-            node = {}   # octets or nibbles on the way to addresses
+        elif packed is None and _leads_to_addresses(name):
+            node = {}
         if name == apex:
             node = self._apex | (node or {})
         return self._select(name, node, rdtype, apex)
@@ -226,6 +230,16 @@ def _address_of(name: Name) -> bytes | None:
         return ipaddress.ip_address(text).packed if dns.reversename.from_address(text) == name else None
     except (dns.exception.DNSException, ValueError):
         return None
+
+
+def _leads_to_addresses(name: Name) -> bool:
+    """Whether it is the reverse name of some octets, or nibbles, of an address, but not of all."""
+    for domain, label, all_of_them in ((dns.reversename.ipv4_reverse_domain, _OCTET, 4),
+                                       (dns.reversename.ipv6_reverse_domain, _NIBBLE, 32)):
+        if name.is_subdomain(domain):
+            inside = name.relativize(domain).labels
+            return len(inside) < all_of_them and all(map(label.fullmatch, inside))
+    return False
 
 
 def reverse_apex(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> Name:

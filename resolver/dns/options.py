@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str]) -> Options:
                         help="where to answer, UDP and TCP; may be given more than once; an IPv6 address with a port: "
                              "[ADDRESS]:PORT")
     parser.add_argument("--zone", default=DEFAULT_ZONE, help="the machines' domain (default: %(default)s)")
-    parser.add_argument("--ttl", metavar="SECONDS", type=_ttl, default=0,
+    parser.add_argument("--ttl", metavar="SECONDS", type=ttl, default=0,
                         help="how long others may keep an answer (default: not at all)")
     parser.add_argument("--reverse", metavar="NETWORK", action="append", type=_network, default=[],
                         help="a network whose addresses are the machines' alone: none else has a name")
@@ -141,11 +141,12 @@ def _listen(text: str) -> Listen:
     return Listen.parse(text)
 
 
-def _ttl(text: str) -> int:
-    ttl = int(text)
-    if not 0 <= ttl <= TTL_MAX:
+def ttl(text: str) -> int:
+    """Seconds. ValueError where it is none."""
+    seconds = int(text)
+    if not 0 <= seconds <= TTL_MAX:
         raise ValueError
-    return ttl
+    return seconds
 
 
 def _network(text: str) -> Network:

@@ -143,6 +143,11 @@ def truncated(answer: bytes) -> bytes:
     return answer[:2] + struct.pack("!5H", flags | TC, bool(question), 0, 0, 0) + question
 
 
+def record_wire(record: Record) -> bytes:
+    """The record alone, its owner written out."""
+    return (record.owner.to_wire() or b"") + _data(record)
+
+
 def _error(packet: bytes, flags: int, rcode: Rcode) -> bytes:
     """A header alone: whatever follows could not be read."""
     return packet[:2] + struct.pack("!5H", QR | flags & (0x7800 | RD) | rcode, 0, 0, 0, 0)
@@ -198,5 +203,8 @@ def _render(asked: bytes, asked_labels: int, record: Record) -> bytes:
     offset = 0
     for _ in range(asked_labels - len(record.owner.labels)):
         offset += 1 + asked[offset]
-    return struct.pack("!H", 0xC000 | HEADER_SIZE + offset) + _RECORD.pack(record.rdtype, CLASS_IN, record.ttl,
-                                                                           len(record.data)) + record.data
+    return struct.pack("!H", 0xC000 | HEADER_SIZE + offset) + _data(record)
+
+
+def _data(record: Record) -> bytes:
+    return _RECORD.pack(record.rdtype, CLASS_IN, record.ttl, len(record.data)) + record.data
