@@ -23,11 +23,11 @@ class DnsServer:
         """Of each address; where an option says 0, the kernel chooses."""
         try:
             for listen in options.listen:
-                udp = UdpSocket(loop, listen, responder, limiter, self._forwarder)
-                self._sockets.append(udp)
-                self.ports.append(udp.port)
-                same_port = Listen(listen.host, udp.port, listen.interface)
-                self._sockets.append(TcpSocket(loop, same_port, responder, self._forwarder))
+                tcp = TcpSocket(loop, listen, responder, self._forwarder)
+                self._sockets.append(tcp)
+                self.ports.append(tcp.port)
+                same_port = Listen(listen.host, tcp.port, listen.interface)
+                self._sockets.append(UdpSocket(loop, same_port, responder, limiter, self._forwarder))
         except BaseException:
             self.close()
             raise

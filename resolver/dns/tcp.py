@@ -58,6 +58,12 @@ class TcpSocket:
         self._pause: Timer | None = None
         loop.add_reader(self._socket.fileno(), self._on_connection)
 
+    @property
+    def port(self) -> int:
+        """The one that the kernel chose where it was asked to."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
     def close(self) -> None:
         for timer in (self._sweep, self._pause):
             if timer is not None:

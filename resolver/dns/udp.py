@@ -57,12 +57,6 @@ class UdpSocket:
         self._sources: Any = ffi.buffer(self._batch.source)
         loop.add_reader(self._fd, self._on_readable)
 
-    @property
-    def port(self) -> int:
-        """The one that the kernel chose where it was asked to."""
-        port: int = self._socket.getsockname()[1]
-        return port
-
     def close(self) -> None:
         self._loop.remove_reader(self._fd)
         self._socket.close()
