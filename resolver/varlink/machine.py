@@ -120,6 +120,8 @@ class MachineInterface:
         fields, subject = call.parameters, _subject(call)
         entry = self._manager.find(*_which(call))
         mode = fields["mode"]
+        if fields.get("user") == "":
+            raise InvalidArgument("user", "is empty")
         if mode == "shell":
             terminal = await self._entering.open_shell(
                 entry, fields.get("user") or "", fields.get("path") or "", fields.get("args") or (),

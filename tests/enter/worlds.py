@@ -38,7 +38,7 @@ connection, _ = listener.accept()
 if kind == "silent":
     time.sleep(60)
 elif kind == "hangup":
-    connection.close()
+    connection.close(); time.sleep(60)
 elif kind == "slow":
     while True:
         connection.send(b"O"); time.sleep(1)
@@ -48,6 +48,7 @@ elif kind == "endless line":
 elif kind == "refuses":
     connection.recv(100); connection.send(b"REJECTED EXTERNAL\\r\\n"); time.sleep(60)
 connection.recv(100); connection.send(b"OK 0123456789abcdef0123456789abcdef\\r\\n"); connection.recv(100)
+connection.send(b"AGREE_UNIX_FD\\r\\n"); connection.recv(100)
 if kind == "nonsense":
     connection.send(os.urandom(65536)); time.sleep(60)
 elif kind == "huge message":
