@@ -14,15 +14,29 @@ MANAGER = [DESTINATION, "/org/freedesktop/machine1", "org.freedesktop.machine1.M
 SOCKET = "/run/systemd/machine/io.systemd.MachineImage"
 NO_SUCH = "io.systemd.MachineImage.NoSuchImage"
 INVALID = "org.varlink.service.InvalidParameter"
+SYSTEM = "io.systemd.System"
+NOT_ALLOWED = "io.systemd.InteractiveAuthenticationRequired"
+
+BUS_ERRORS = {
+    "No such image": "org.freedesktop.machine1.NoSuchImage",
+    "Exists": "org.freedesktop.DBus.Error.FileExists",
+    "Busy": "System.Error.EBUSY",
+    "Read-only": "System.Error.EROFS",
+    "Not supported": "org.freedesktop.DBus.Error.NotSupported",
+    "Invalid": "org.freedesktop.DBus.Error.InvalidArgs",
+    "Not allowed": "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
+    "No such object": "org.freedesktop.DBus.Error.UnknownObject",
+}
+"""What systemd-machined 257 answers with."""
 
 BAD_NAMES = ["..", ".", "/", "", "a/b", "../web", "x" * 300, "a\tb", ".#temporary"]
 
 
 class Failure(NamedTuple):
-    """An error as a client gets it. Of D-Bus: name and message; of Varlink: name and parameters."""
+    """An error of D-Bus as a client gets it. What the message says is ours to word."""
 
     name: str
-    detail: str
+    message: str
 
 
 def machinectl(host: BootedHost, *arguments: str, uid: int = 0) -> subprocess.CompletedProcess[str]:
@@ -54,15 +68,24 @@ def bus(host: BootedHost, method: str, *arguments: str, uid: int = 0) -> str:
     return (host.unit_run(words, uid=uid).stdout if uid else host.out(words)).rstrip("\n")
 
 
-def bus_fails(host: BootedHost, method: str, *arguments: str, image: str = "") -> Failure:
-    """The error that a call must end in: of the manager's, or of the object that has this path's last part."""
+def bus_error(host: BootedHost, method: str, *arguments: str, image: str = "", uid: int = 0) -> Failure:
+    """What a call must end in: the manager's, or the object's that has this path's last part."""
     target = [DESTINATION, f"/org/freedesktop/machine1/image/{image}", "org.freedesktop.machine1.Image"]
-    done = host.run(["env", "SYSTEMD_LOG_LEVEL=debug", "busctl", "call", *(target if image else MANAGER), method, "--",
-                     *arguments], check=False)
+    words = ["env", "SYSTEMD_LOG_LEVEL=debug", "busctl", "call", *(target if image else MANAGER), method, "--",
+             *arguments]
+    done = host.unit_run(words, uid=uid, check=False) if uid else host.run(words, check=False)
     assert done.returncode != 0, done
     errors = re.findall(r"type=error .*error-name=(\S+) error-message=(.*)", done.stderr)
     assert errors, done.stderr
     return Failure(*errors[-1])
+
+
+def bus_fails(host: BootedHost, method: str, *arguments: str, image: str = "", uid: int = 0) -> str:
+    """The same, by its key in BUS_ERRORS."""
+    failure = bus_error(host, method, *arguments, image=image, uid=uid)
+    found = [key for key, name in BUS_ERRORS.items() if name == failure.name]
+    assert found, failure
+    return found[0]
 
 
 def varlinkctl(host: BootedHost, method: str, *, more: bool = False, uid: int = 0,
@@ -83,15 +106,23 @@ def call(host: BootedHost, method: str, **parameters: Any) -> list[dict[str, Any
     return replies(done)
 
 
-def call_fails(host: BootedHost, method: str, **parameters: Any) -> Failure:
-    """The error that a call must end in, with its parameters as varlinkctl prints them."""
+def call_fails(host: BootedHost, method: str, **parameters: Any) -> str | tuple[str, object]:
+    """The error that a call must end in; with the parameter that it names, or the error's number."""
     done = varlinkctl(host, method, **parameters)
     assert done.returncode != 0, done
     names: list[str] = re.findall(r"failed: (\S+)", done.stderr)
     assert names, done.stderr
-    return Failure(names[-1], done.stdout.rstrip("\n"))
+    details = json.loads(done.stdout.lstrip("\x1e") or "{}")
+    detail = next((details[key] for key in ("parameter", "errno") if key in details), None)
+    return names[-1] if detail is None else (names[-1], detail)
 
 
 def as_alice(host: BootedHost, argv: Sequence[str]) -> tuple[int, str]:
     done = host.unit_run(argv, uid=USER_ID, check=False)
     return done.returncode, done.stdout + done.stderr
+
+
+def workers(host: BootedHost) -> dict[int, str]:
+    """By pid what the daemon has started for a while."""
+    found = host.run(["pgrep", "-a", "-P", str(host.main_pid())], check=False).stdout.splitlines()
+    return {int(line.split()[0]): line for line in found if "userdb" not in line}

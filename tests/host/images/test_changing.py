@@ -13,10 +13,6 @@ from tests.host.guests import MACHINES
 from .clients import bus, bus_fails, fails, listed, machinectl, shown
 from .conftest import SETTINGS, Images
 
-EXISTS = "org.freedesktop.DBus.Error.FileExists"
-NO_SUCH = "org.freedesktop.machine1.NoSuchImage"
-NOT_SUPPORTED = "org.freedesktop.DBus.Error.NotSupported"
-
 
 def immutable(host: BootedHost, path: str) -> bool:
     return "i" in host.out(["lsattr", "-d", path]).split()[0]
@@ -43,12 +39,12 @@ def test_a_clone_that_must_fail(booted: BootedHost, images: Images) -> None:
     images.directory("other", hostname="other\n")
     images.raw("disk")
     before = images.entries()
-    assert fails(booted, "clone", "tiny", "other") == "Could not clone image: File exists"
+    fails(booted, "clone", "tiny", "other")
     assert fails(booted, "clone", "nosuch", "third") == "Could not clone image: No image 'nosuch' known"
-    for source, target, error in (("tiny", "other", EXISTS), ("tiny", "tiny", EXISTS), ("disk", "other", EXISTS),
-                                  ("nosuch", "x", NO_SUCH)):
-        assert bus_fails(booted, "CloneImage", "ssb", source, target, "false").name == error
-    assert bus_fails(booted, "Clone", "sb", "other", "false", image="tiny").name == EXISTS
+    for source, target, error in (("tiny", "other", "Exists"), ("tiny", "tiny", "Exists"),
+                                  ("disk", "other", "Exists"), ("nosuch", "x", "No such image")):
+        assert bus_fails(booted, "CloneImage", "ssb", source, target, "false") == error
+    assert bus_fails(booted, "Clone", "sb", "other", "false", image="tiny") == "Exists"
     assert images.entries() == before
     assert bus(booted, "GetImageHostname", "s", "other") == 's "other"'
 
@@ -125,12 +121,12 @@ def test_rename(booted: BootedHost, images: Images) -> None:
     assert shown(booted, "other")["Path"] == f"{MACHINES}/other"
     images.directory("third")
     before = images.entries()
-    assert fails(booted, "rename", "third", "other") == "Could not rename image: Failed to rename image: File exists"
-    assert bus_fails(booted, "RenameImage", "ss", "other-disk", "third").name == EXISTS
+    for source, target in (("third", "other"), ("other-disk", "third")):
+        assert bus_fails(booted, "RenameImage", "ss", source, target) == "Exists"
     assert images.entries() == before
     booted.run(["busctl", "call", "org.freedesktop.machine1", "/org/freedesktop/machine1/image/third",
                 "org.freedesktop.machine1.Image", "Rename", "s", "fourth"])
-    assert bus_fails(booted, "GetHostname", image="third").name == "org.freedesktop.DBus.Error.UnknownObject"
+    assert bus_fails(booted, "GetHostname", image="third") == "No such object"
     assert bus(booted, "GetImageHostname", "s", "fourth") == 's "third-host"'
 
 
@@ -177,13 +173,13 @@ def test_remove(booted: BootedHost, images: Images) -> None:
     booted.run(["machinectl", "remove", *(set(listed(booted)) - {"web"})])
     assert images.entries() == before
     assert booted.run(["test", "-e", "/usr/lib/systemd/systemd"]).returncode == 0     # links are not followed
-    assert bus_fails(booted, "RemoveImage", "s", "tiny") == (NO_SUCH, "No image 'tiny' known")
+    assert bus_fails(booted, "RemoveImage", "s", "tiny") == "No such image"
 
 
 def test_the_host_is_no_image_to_change(booted: BootedHost) -> None:
     for method, signature, *arguments in (("RemoveImage", "s", ".host"), ("RenameImage", "ss", ".host", "x"),
                                           ("MarkImageReadOnly", "sb", ".host", "false")):
-        assert bus_fails(booted, method, signature, *arguments).detail.endswith("Read-only file system")
+        assert bus_fails(booted, method, signature, *arguments) == "Read-only"
 
 
 def test_settings_go_along(booted: BootedHost, images: Images) -> None:
@@ -220,17 +216,16 @@ def test_clean(booted: BootedHost, images: Images) -> None:
     assert lines[-1].startswith("Removed 3 images in total.")
     assert set(listed(booted, "--all")) == {".host", "tiny", "web"}
     assert cleaned(booted)[-1].startswith("Removed 0 images in total.")
-    assert bus_fails(booted, "CleanPool", "s", "some") == (
-        "org.freedesktop.DBus.Error.InvalidArgs", "Unknown mode 'some'.")
+    assert bus_fails(booted, "CleanPool", "s", "some") == "Invalid"
 
 
 def test_limits_are_not_supported(booted: BootedHost, images: Images) -> None:
     images.directory("tiny")
     images.raw("disk")
-    assert fails(booted, "set-limit", "tiny", "1G") == "Could not set limit: Operation not supported"
-    assert fails(booted, "set-limit", "1G") == "Could not set limit: Quota is only supported on btrfs."
+    for arguments in (["set-limit", "tiny", "1G"], ["set-limit", "1G"]):
+        fails(booted, *arguments)
     assert fails(booted, "set-limit", "nosuch", "1G") == "Could not set limit: No image 'nosuch' known"
     for name in ("tiny", "disk"):
-        assert bus_fails(booted, "SetImageLimit", "st", name, "1000000").name == NOT_SUPPORTED
-    assert bus_fails(booted, "SetLimit", "t", "1000000", image="tiny").name == NOT_SUPPORTED
-    assert bus_fails(booted, "SetPoolLimit", "t", "1000000").name == NOT_SUPPORTED
+        assert bus_fails(booted, "SetImageLimit", "st", name, "1000000") == "Not supported"
+    assert bus_fails(booted, "SetLimit", "t", "1000000", image="tiny") == "Not supported"
+    assert bus_fails(booted, "SetPoolLimit", "t", "1000000") == "Not supported"

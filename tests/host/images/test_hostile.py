@@ -12,17 +12,19 @@ from tests.host.booted import AGAINST_MACHINED, USER_ID, BootedHost
 from tests.host.guests import MACHINES
 from tests.lab import wait_for
 
-from .clients import MANAGER, SOCKET, as_alice, bus, fails, listed, machinectl
+from .clients import MANAGER, SOCKET, as_alice, bus, fails, listed, machinectl, workers
 from .conftest import RUNS_SECONDS, Images
 
 SECRET = "/etc/secret"
 SECRET_WORD = "hunter2"
 FILES = ("os-release", "hostname", "machine-id", "machine-info")
 
-PROMISED_SECONDS = 8.0
-"""For a question about one image to end, in an answer or an error: a file's reader has five."""
-AT_ONCE_SECONDS = 3.0
-"""For all else meanwhile, starting a client included; takes some 50 ms."""
+PROMISED_SECONDS = 20.0
+"""For all questions about one image to end, in an answer or an error: a file's reader has five."""
+AT_ONCE_SECONDS = 4.0
+"""For all else meanwhile, starting a client included; takes some 100 ms, and less than what hangs is waited for."""
+CROWDED_SECONDS = 15.0
+"""The same while many ask: each question starts a process. One after the other, the hanging ones would take minutes."""
 MEMORY_MAX = 200 << 20
 """Of the daemon and what it starts; a quarter of it is what they need."""
 
@@ -63,7 +65,7 @@ def replace(tree: Path, how: Callable[[Path], None]) -> None:
         how(path)
 
 
-def others_are_served(host: BootedHost) -> None:
+def others_are_served(host: BootedHost, within: float = AT_ONCE_SECONDS) -> None:
     """Of images that are as they should be, and of machines."""
     for argv in (["machinectl", "list-images"], ["busctl", "call", *MANAGER, "GetImageHostname", "s", "good"],
                  ["machinectl", "image-status", "good"], ["machinectl", "list"], ["machinectl", "show", ".host"],
@@ -71,7 +73,7 @@ def others_are_served(host: BootedHost) -> None:
                   '{"name":"good","acquireMetadata":"yes"}']):
         started = time.monotonic()
         host.run(argv)
-        assert time.monotonic() - started < AT_ONCE_SECONDS, argv
+        assert time.monotonic() - started < within, argv
 
 
 @pytest.mark.parametrize("how", LEAKS)
@@ -79,9 +81,11 @@ def test_nothing_leaks(booted: BootedHost, images: Images, secret: str, how: str
     """To nobody: what an administrator sees, and copies into a report, is the image's alone."""
     replace(images.directory("bad"), lambda path: path.symlink_to(LEAKS[how]))
     for argv in asked("bad"):
-        for _, text in (as_alice(booted, argv), (0, str(booted.run(argv, check=False)))):
-            assert secret not in text, argv
-            assert "PATH" not in text.replace("path", ""), argv     # of an environment
+        _, text = as_alice(booted, argv)
+        by_root = booted.run(argv, check=False)
+        for told in (text, by_root.stdout + by_root.stderr):
+            assert secret not in told, argv
+            assert "PATH=" not in told, argv     # of an environment
 
 
 def test_nothing_leaks_by_folders(booted: BootedHost, images: Images, secret: str) -> None:
@@ -91,7 +95,7 @@ def test_nothing_leaks_by_folders(booted: BootedHost, images: Images, secret: st
     (tree / "etc").symlink_to("/etc")
     (tree / "usr/lib").symlink_to("/usr/lib")
     for argv in asked("bad"):
-        code, text = as_alice(booted, argv)
+        _, text = as_alice(booted, argv)
         assert "labhost" not in text, argv
         assert "Debian" not in text, argv
     (tree / "etc").unlink()
@@ -124,6 +128,10 @@ def crowded(path: Path) -> None:
         (path / f"{number:0200}").touch()
 
 
+def written(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
 HANGS: dict[str, Callable[[Path], None]] = {
     "pipe": os.mkfifo,
     "zeros without end": lambda path: os.mknod(path, 0o666 | 0o020000, os.makedev(1, 5)),
@@ -132,8 +140,8 @@ HANGS: dict[str, Callable[[Path], None]] = {
     "10 GB": huge,
     "directory": crowded,
     "itself": lambda path: path.symlink_to(path.name),
-    "one long line": lambda path: path.write_bytes(b"ID=" + b"x" * (8 << 20)) and None,
-    "no text": lambda path: path.write_bytes(bytes(range(256)) * 20) and None,
+    "one long line": lambda path: written(path, b"ID=" + b"x" * (8 << 20)),
+    "no text": lambda path: written(path, bytes(range(256)) * 20),
 }
 
 
@@ -149,29 +157,23 @@ def test_nothing_hangs(booted: BootedHost, images: Images, how: str) -> None:
             (tree / "etc" / name).symlink_to("os-release.d")
     else:
         replace(tree, HANGS[how])
-    for argv in asked("bad"):
-        started = time.monotonic()
-        asking = booted.popen(argv, uid=USER_ID)
-        try:
-            others_are_served(booted)
-            output, _ = asking.communicate(timeout=max(0.1, PROMISED_SECONDS - (time.monotonic() - started)))
-        finally:
-            asking.kill()
-            asking.wait()
-            asking.communicate()
-        assert len(output) < 1 << 20, argv
+    started = time.monotonic()
+    asking = [booted.popen(argv, uid=USER_ID) for argv in asked("bad")]
+    try:
+        others_are_served(booted)
+        for each in asking:
+            output, _ = each.communicate(timeout=max(0.1, PROMISED_SECONDS - (time.monotonic() - started)))
+            assert len(output) < 1 << 20, each.args
+    finally:
+        for each in asking:
+            each.kill()
+            each.communicate()
     assert memory(booted) < MEMORY_MAX
     assert set(listed(booted)) == {"bad", "good", "web"}
-    wait_for(lambda: workers(booted) == [], RUNS_SECONDS)
+    wait_for(lambda: not workers(booted), RUNS_SECONDS)
     done = machinectl(booted, "remove", "bad")
     assert done.returncode == 0, done
     assert set(listed(booted)) == {"good", "web"}
-
-
-def workers(host: BootedHost) -> list[str]:
-    """What the daemon has started for a while: processes beside those that are there from its start."""
-    found = host.run(["pgrep", "-P", str(host.main_pid()), "-a"], check=False).stdout.splitlines()
-    return [line for line in found if "userdb" not in line]
 
 
 def memory(host: BootedHost) -> int:
@@ -188,12 +190,12 @@ def test_many_who_ask_about_what_hangs(booted: BootedHost, images: Images) -> No
     asking = [booted.popen(["busctl", "call", *MANAGER, "GetImageOSRelease", "s", "bad"], uid=USER_ID)
               for _ in range(40)]
     try:
-        others_are_served(booted)
+        others_are_served(booted, within=CROWDED_SECONDS)
     finally:
         for each in asking:
             each.kill()
             each.communicate()
-    wait_for(lambda: workers(booted) == [], RUNS_SECONDS)
+    wait_for(lambda: not workers(booted), RUNS_SECONDS)
     others_are_served(booted)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a user may who is not root, and what polkit's rules make of it."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -8,12 +9,24 @@ import pytest
 from tests.host.booted import USER, USER_ID, BootedHost
 from tests.lab import wait_for
 
-from .clients import MANAGER, SOCKET, as_alice, bus, call_fails, fails, listed, machinectl, varlinkctl
+from .clients import (
+    MANAGER,
+    NOT_ALLOWED,
+    SOCKET,
+    as_alice,
+    bus,
+    bus_fails,
+    call_fails,
+    fails,
+    listed,
+    machinectl,
+    varlinkctl,
+)
 from .conftest import Images
 
 RULES = "/etc/polkit-1/rules.d/10-test.rules"
 RULE_SECONDS = 20.0     # polkitd notices a file by inotify
-REFUSED = "Interactive authentication required."
+REFUSED = re.compile("denied|(?i:authentication)")
 RULE = """polkit.addRule(function(action, subject) {
     if (action.id == "org.freedesktop.machine1.manage-images" && subject.user == "USER" &&
         ["tiny", "mine"].indexOf(action.lookup("image") || action.lookup("machine")) >= 0)
@@ -29,6 +42,10 @@ def rules(booted: BootedHost) -> Iterator[str]:
     booted.run(["rm", "-f", RULES])
 
 
+def timeless(text: str) -> str:
+    return re.sub(r"; .* ago", "", text)
+
+
 def test_reading_is_for_all(booted: BootedHost, images: Images) -> None:
     images.directory("tiny")
     for argv in (["machinectl", "list-images"], ["machinectl", "image-status", "tiny"],
@@ -38,7 +55,8 @@ def test_reading_is_for_all(booted: BootedHost, images: Images) -> None:
                  ["busctl", "introspect", MANAGER[0], "/org/freedesktop/machine1/image/tiny"],
                  ["varlinkctl", "call", SOCKET, "io.systemd.MachineImage.List",
                   '{"name":"tiny","acquireMetadata":"yes"}']):
-        assert as_alice(booted, argv) == (0, booted.out(argv) + "\n"), argv
+        code, text = as_alice(booted, argv)
+        assert (code, timeless(text)) == (0, timeless(booted.run(argv).stdout)), argv
 
 
 def test_changing_is_not(booted: BootedHost, images: Images) -> None:
@@ -48,14 +66,16 @@ def test_changing_is_not(booted: BootedHost, images: Images) -> None:
     for arguments in (["clone", "tiny", "x"], ["rename", "tiny", "x"], ["remove", "tiny"], ["read-only", "tiny"],
                       ["set-limit", "tiny", "1G"], ["set-limit", "1G"], ["clean"], ["start", "tiny"],
                       ["enable", "tiny"]):
-        assert fails(booted, *arguments, uid=USER_ID).endswith(REFUSED), arguments
+        assert REFUSED.search(fails(booted, *arguments, uid=USER_ID)), arguments
     for method, parameters in (("Remove", {}), ("Clone", {"newName": "x"}), ("Update", {"newName": "x"}),
-                               ("Update", {"readOnly": True}), ("Update", {})):
+                               ("Update", {"readOnly": True})):
         failure = call_fails(booted, method, uid=USER_ID, name="tiny", **parameters)
-        assert failure == ("io.systemd.InteractiveAuthenticationRequired", "{}"), method
-    code, text = as_alice(booted, ["busctl", "call", MANAGER[0], "/org/freedesktop/machine1/image/tiny",
-                                   "org.freedesktop.machine1.Image", "Remove"])
-    assert (code != 0, REFUSED in text) == (True, True)
+        assert failure == NOT_ALLOWED, method
+    for method, *words in (("Remove",), ("Rename", "s", "x"), ("Clone", "sb", "x", "false"),
+                           ("MarkReadOnly", "b", "true"), ("SetLimit", "t", "1000000")):
+        assert bus_fails(booted, method, *words, image="tiny", uid=USER_ID) == "Not allowed", method
+    for method, *words in (("RemoveImage", "s", "tiny"), ("CleanPool", "s", "all"), ("SetPoolLimit", "t", "1000000")):
+        assert bus_fails(booted, method, *words, uid=USER_ID) == "Not allowed", method
     assert images.entries() == before
     assert set(listed(booted)) == {"tiny", "web"}
 
@@ -69,16 +89,15 @@ def test_what_a_rule_allows_is_done(booted: BootedHost, images: Images, rules: s
     for arguments in (["clone", "tiny", "mine"], ["read-only", "mine", "yes"], ["rename", "mine", "theirs"]):
         done = machinectl(booted, *arguments, uid=USER_ID)
         assert done.returncode == 0, done
-    assert fails(booted, "set-limit", "tiny", "1G", uid=USER_ID) == "Could not set limit: Operation not supported"
+    assert bus_fails(booted, "SetImageLimit", "st", "tiny", "1000000", uid=USER_ID) == "Not supported"
     assert set(listed(booted)) == {"other", "theirs", "tiny", "web"}
     for arguments in (["remove", "theirs"], ["rename", "other", "mine"], ["clone", "other", "mine"],
                       ["read-only", "other", "yes"], ["set-limit", "1G"], ["clean"]):
-        assert fails(booted, *arguments, uid=USER_ID).endswith(REFUSED), arguments
+        assert REFUSED.search(fails(booted, *arguments, uid=USER_ID)), arguments
     assert varlinkctl(booted, "Clone", uid=USER_ID, name="tiny", newName="mine").returncode == 0
     assert varlinkctl(booted, "Update", uid=USER_ID, name="mine", readOnly=True).returncode == 0
     assert varlinkctl(booted, "Remove", uid=USER_ID, name="mine").returncode == 0
-    assert call_fails(booted, "Remove", uid=USER_ID, name="other") == (
-        "io.systemd.InteractiveAuthenticationRequired", "{}")
+    assert call_fails(booted, "Remove", uid=USER_ID, name="other") == NOT_ALLOWED
     done = machinectl(booted, "remove", "tiny", uid=USER_ID)
     assert done.returncode == 0, done
     assert set(listed(booted)) == {"other", "theirs", "web"}

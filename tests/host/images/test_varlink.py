@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """io.systemd.MachineImage by varlinkctl 257."""
 
+import errno
+
 import pytest
 
 from tests.host.booted import BootedHost
@@ -10,7 +12,7 @@ from .clients import (
     BAD_NAMES,
     INVALID,
     NO_SUCH,
-    Failure,
+    SYSTEM,
     bus,
     call,
     call_fails,
@@ -24,10 +26,6 @@ from .conftest import MACHINE_ID, Images
 METADATA = {"hostname", "machineId", "machineInfo", "OSRelease"}
 
 
-def system_error(number: int) -> Failure:
-    return Failure("io.systemd.System", f'{{"errno":{number}}}')
-
-
 def test_list_of_all(booted: BootedHost, images: Images) -> None:
     images.directory("tiny")
     images.directory(".hidden")
@@ -35,7 +33,7 @@ def test_list_of_all(booted: BootedHost, images: Images) -> None:
     found = {image["name"]: image for image in call(booted, "List", more=True)}
     assert set(found) == {".hidden", ".host", "disk", "tiny", "web"}
     assert not METADATA & {key for image in found.values() for key in image}
-    assert call_fails(booted, "List") == ("org.varlink.service.ExpectedMore", "{}")
+    assert call_fails(booted, "List") == "org.varlink.service.ExpectedMore"
     booted.run(["machinectl", "remove", "tiny"])
     assert {image["name"] for image in call(booted, "List", more=True)} == {".hidden", ".host", "disk", "web"}
 
@@ -53,7 +51,7 @@ def test_one(booted: BootedHost, images: Images) -> None:
     assert disk == {"name": "disk", "path": f"{MACHINES}/disk.raw", "type": "raw", "class": "machine",
                     "readOnly": False, "creationTimestamp": told["created"], "modificationTimestamp": told["modified"],
                     "usage": 0, "usageExclusive": 0, "limit": 3 << 20, "limitExclusive": 3 << 20}
-    assert call_fails(booted, "List", name="nosuch") == (NO_SUCH, "{}")
+    assert call_fails(booted, "List", name="nosuch") == NO_SUCH
     [host] = call(booted, "List", name=".host")
     assert (host["path"], host["type"]) == ("/", "directory")
 
@@ -76,19 +74,19 @@ def test_metadata(booted: BootedHost, images: Images) -> None:
     assert everything[".host"]["hostname"] == "labhost"
     assert "ID=debian" in everything["web"]["OSRelease"]
     assert call_fails(booted, "List", name="tiny", acquireMetadata="perhaps") == (
-        INVALID, '{"parameter":"acquireMetadata"}')
+        INVALID, "acquireMetadata")
 
 
 def test_metadata_that_cannot_be_had(booted: BootedHost, images: Images) -> None:
     images.directory("tiny")
     images.raw("disk")
-    assert call_fails(booted, "List", name="disk", acquireMetadata="yes").name == "io.systemd.System"
+    assert call_fails(booted, "List", name="disk", acquireMetadata="yes")[0] == SYSTEM
     [disk] = call(booted, "List", name="disk", acquireMetadata="graceful")
     assert disk["type"] == "raw"
     assert not METADATA & disk.keys()
     done = varlinkctl(booted, "List", more=True, acquireMetadata="yes")
     assert done.returncode != 0
-    assert "io.systemd.System" in done.stderr
+    assert SYSTEM in done.stderr
     done = varlinkctl(booted, "List", more=True, acquireMetadata="graceful")
     assert done.returncode == 0
     found = {image["name"]: image for image in replies(done)}
@@ -103,10 +101,10 @@ def test_clone(booted: BootedHost, images: Images) -> None:
     [locked] = call(booted, "List", name="locked", acquireMetadata="yes")
     assert (locked["readOnly"], locked["hostname"]) == (True, "tiny-host")
     assert call(booted, "List", name="other")[0]["readOnly"] is False
-    assert call_fails(booted, "Clone", name="tiny", newName="other") == system_error(17)
-    assert call_fails(booted, "Clone", name="nosuch", newName="x") == (NO_SUCH, "{}")
-    assert call_fails(booted, "Clone", name="tiny") == (INVALID, '{"parameter":"newName"}')
-    assert call_fails(booted, "Clone", name="tiny", newName="x", wings=2) == (INVALID, '{"parameter":"wings"}')
+    assert call_fails(booted, "Clone", name="tiny", newName="other") == (SYSTEM, errno.EEXIST)
+    assert call_fails(booted, "Clone", name="nosuch", newName="x") == NO_SUCH
+    assert call_fails(booted, "Clone", name="tiny") == (INVALID, "newName")
+    assert call_fails(booted, "Clone", name="tiny", newName="x", wings=2) == (INVALID, "wings")
     assert set(listed(booted)) == {"locked", "other", "tiny", "web"}
 
 
@@ -115,15 +113,15 @@ def test_update(booted: BootedHost, images: Images) -> None:
     images.directory("taken")
     assert call(booted, "Update", name="tiny") == [{}]
     assert call(booted, "Update", name="tiny", newName="other", readOnly=True) == [{}]
-    assert call_fails(booted, "List", name="tiny") == (NO_SUCH, "{}")
+    assert call_fails(booted, "List", name="tiny") == NO_SUCH
     assert shown(booted, "other")["ReadOnly"] == "yes"
     assert call(booted, "Update", name="other", readOnly=False) == [{}]
     assert shown(booted, "other")["ReadOnly"] == "no"
     assert call(booted, "Update", name="other", newName="tiny") == [{}]
-    assert call_fails(booted, "Update", name="other", newName="x") == (NO_SUCH, "{}")
-    assert call_fails(booted, "Update", name="tiny", newName="taken") == system_error(17)
-    assert call_fails(booted, "Update", name="tiny", limit=1_000_000) == system_error(95)
-    assert call_fails(booted, "Update", name=".host", readOnly=True) == system_error(30)
+    assert call_fails(booted, "Update", name="other", newName="x") == NO_SUCH
+    assert call_fails(booted, "Update", name="tiny", newName="taken") == (SYSTEM, errno.EEXIST)
+    assert call_fails(booted, "Update", name="tiny", limit=1_000_000) == (SYSTEM, errno.EOPNOTSUPP)
+    assert call_fails(booted, "Update", name=".host", readOnly=True) == (SYSTEM, errno.EROFS)
     assert set(listed(booted)) == {"taken", "tiny", "web"}
     assert bus(booted, "GetImageHostname", "s", "taken") == 's "taken-host"'
 
@@ -135,9 +133,9 @@ def test_remove(booted: BootedHost, images: Images) -> None:
     assert call(booted, "Remove", name="tiny") == [{}]
     assert call(booted, "Remove", name="disk") == [{}]
     assert images.entries() == before - {"tiny", "disk.raw"}
-    assert call_fails(booted, "Remove", name="tiny") == (NO_SUCH, "{}")
-    assert call_fails(booted, "Remove", name=".host") == system_error(30)
-    assert call_fails(booted, "Remove") == (INVALID, '{"parameter":"name"}')
+    assert call_fails(booted, "Remove", name="tiny") == NO_SUCH
+    assert call_fails(booted, "Remove", name=".host") == (SYSTEM, errno.EROFS)
+    assert call_fails(booted, "Remove") == (INVALID, "name")
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -145,7 +143,7 @@ def test_bad_names(booted: BootedHost, images: Images, name: str) -> None:
     images.directory("tiny")
     before = images.entries()
     for method, more in (("List", {}), ("Remove", {}), ("Clone", {"newName": "x"}), ("Update", {"newName": "x"})):
-        assert call_fails(booted, method, name=name, **more) == (INVALID, '{"parameter":"name"}'), method
+        assert call_fails(booted, method, name=name, **more) == (INVALID, "name"), method
     for method in ("Clone", "Update"):
-        assert call_fails(booted, method, name="tiny", newName=name) == (INVALID, '{"parameter":"newName"}'), method
+        assert call_fails(booted, method, name="tiny", newName=name) == (INVALID, "newName"), method
     assert images.entries() == before
