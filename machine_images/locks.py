@@ -65,7 +65,7 @@ def _take(path: str) -> int:
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            raise ImageBusy("A machine runs from it, or something else is done to it: Device or resource busy") from None
+            raise ImageBusy("A machine runs from it, or it is being changed: Device or resource busy") from None
         except BaseException:
             os.close(descriptor)
             raise

@@ -156,7 +156,7 @@ def _set_limit(top: int, size: int) -> None:
         btrfs.set_limit(top, None if size == UNKNOWN else size)
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ENOENT, errno.EINVAL):
-            raise NotSupported("Nobody counts what subvolumes use there (btrfs quota enable): Operation not supported") from None
+            raise NotSupported("Nobody counts there (btrfs quota enable): Operation not supported") from None
         raise
 
 

@@ -93,7 +93,7 @@ def test_the_core_does_no_input_or_output(path: Path) -> None:
 
 
 def test_dnspython_is_where_names_are_served_alone() -> None:
-    """It costs 20 ms and 5 MB: neither the daemon nor who answers logins has any use for it."""
+    """It costs some 40 ms and 4 MB: neither the daemon nor who answers logins has any use for it."""
     for path in FILES:
         if module_of(path).split(".")[1:2] not in (["dns"], ["hook"]):
             assert not {"dns", "resolver.dns", "resolver.hook"} & {

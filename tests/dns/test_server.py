@@ -165,9 +165,15 @@ def test_byte_by_byte(server: Server) -> None:
 
 
 def test_64_kilobytes_a_byte_at_a_time(server: Server) -> None:
-    """The length alone says that it is no query; what comes behind it is not kept."""
+    """The length alone says that it is no query; what comes behind it is not kept, nor answered."""
     with Stream(server) as stream:
-        stream.send(b"\xff\xff")
+        stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire = query("web.machines.internal.").to_wire()
+        try:
+            for byte in b"\xff\xff" + wire + bytes(65535 - len(wire)):
+                stream.send(bytes([byte]))
+        except ConnectionError:
+            pass
         assert stream.ended()
     with Stream(server) as stream:
         stream.send(b"\0\0")
