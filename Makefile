@@ -26,8 +26,10 @@ VENV := .venv
 SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
+BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
-    debootstrap dnsmasq-base btrfs-progs e2fsprogs xfsprogs
+    debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
+    btrfs-progs e2fsprogs xfsprogs
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)
@@ -36,7 +38,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench check install uninstall clean demo-packages test-packages
+.PHONY: build demo test bench check install uninstall clean demo-packages bench-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -47,8 +49,9 @@ demo: build demo-packages
 test: check test-packages
 	$(VENV)/bin/python -m pytest
 
-bench: build demo-packages
+bench: build $(VENV)/.test-tools demo-packages bench-packages
 	@$(VENV)/bin/python -m tests.bench
+	@$(VENV)/bin/python -m tests.bench.dns
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
@@ -106,6 +109,9 @@ python-is-whole = $(PYTHON) -c 'import ensurepip, pathlib, sys, sysconfig; \
 
 demo-packages:
 	@$(call fetch,$(DEMO_PACKAGES),the demo needs the first and leaves out what needs the others)
+
+bench-packages:
+	@$(call fetch,$(BENCH_PACKAGES),DNS is not compared without them)
 
 test-packages:
 	@$(call fetch,$(TEST_PACKAGES),tests that need them are skipped)

@@ -49,6 +49,8 @@ _INO_LOOKUP = iowr(18, _INO_LOOKUP_ARGS.size)
 _FS_INFO_SIZE = 1024  # max_id, num_devices, fsid, ...
 _FS_INFO = ior(31, _FS_INFO_SIZE)
 
+# Arguments of more than 1024 bytes are given as a bytearray: fcntl.ioctl() takes no longer ones otherwise.
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

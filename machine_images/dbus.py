@@ -87,9 +87,11 @@ class ImageHandlers:
         await self._images.remove(self._image.name, await call.subject())
 
     async def do_rename(self, call: Call, new_name: str) -> None:
+        _check_name(new_name)
         await self._images.rename(self._image.name, new_name, await call.subject())
 
     async def do_clone(self, call: Call, new_name: str, read_only: bool) -> None:
+        _check_name(new_name)
         await self._images.clone(self._image.name, new_name, read_only, await call.subject())
 
     async def do_mark_read_only(self, call: Call, read_only: bool) -> None:
@@ -209,9 +211,13 @@ class ImageManagerHandlers:
         return UNKNOWN if pool is None else pool.limit
 
     def _image(self, name: str) -> ImageHandlers:
-        if not is_image_name(name):
-            raise invalid_args(f"Image name '{name}' is invalid.")
+        _check_name(name)
         return ImageHandlers(self._images, self._images.find(name))
+
+
+def _check_name(name: str) -> None:
+    if not is_image_name(name):
+        raise invalid_args(f"Image name '{name}' is invalid.")
 
 
 def _as_texts(fields: Mapping[str, str]) -> dict[str, str]:

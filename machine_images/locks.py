@@ -112,12 +112,12 @@ def _take(path: str) -> int:
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            raise ImageBusy("a machine runs from the image, or something else is done to it") from None
+            raise ImageBusy("A machine runs from it, or it is being changed: Device or resource busy") from None
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # whoever held it has removed it between
-    raise ImageBusy("the image is taken up again and again")
+    raise ImageBusy("It is taken up again and again: Device or resource busy")
 
 
 def _set(descriptor: int, kind: int) -> None:

@@ -45,7 +45,7 @@ def read(name: str) -> dict[str, Any]:
 
 def _read(root: int, _image: Image) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    hostname = _first_line(_content(root, b"/etc/hostname")).rstrip(".")
+    hostname = _first_line(_content(root, b"/etc/hostname")).removesuffix(".")
     if hostname and len(hostname) <= HOSTNAME_MAX and hostname.isascii() and hostname.isprintable():
         found["hostname"] = hostname
     machine_id = _first_line(_content(root, b"/etc/machine-id"))

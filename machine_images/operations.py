@@ -31,7 +31,7 @@ def clone(name: str, new_name: str, read_only: bool, progress: Progress) -> None
     # A machine may run from it, as for systemd-machined. But it is not removed meanwhile.
     with name_locked(new_name), _kept(image):
         if discovery.exists(new_name):
-            raise FileExists(f"there is an image {new_name} already")
+            raise FileExists("File exists")
         os.makedirs(discovery.POOL, mode=0o700, exist_ok=True)
         # The settings come first: it is never without what restricts it.
         with settings.copied(image, new_name, progress), _opened(discovery.POOL) as pool:
@@ -71,10 +71,10 @@ def rename(name: str, new_name: str) -> None:
     check_new_name(new_name)
     image = _to_be_changed(name)
     if new_name == name:
-        raise FileExists(f"there is an image {new_name} already: it is the same")
+        raise FileExists("File exists")
     with _locked(image), name_locked(new_name):
         if discovery.exists(new_name):
-            raise FileExists(f"there is an image {new_name} already")
+            raise FileExists("File exists")
         directory, entry = os.path.split(image.path)
         suffix = discovery.RAW_SUFFIX if image.type is ImageType.RAW else ""
         with settings.moved(image, new_name), _unprotected(image), _opened(directory) as where:
@@ -143,7 +143,7 @@ def set_limit(name: str, size: int) -> None:
     """UNKNOWN: none. NoSuchImage, ImageReadOnly, OSError; NotSupported for no subvolume, or where nobody counts."""
     image = _to_be_changed(name)
     if image.type is not ImageType.SUBVOLUME:
-        raise NotSupported("only subvolumes of btrfs have a limit")
+        raise NotSupported("Only subvolumes of btrfs have a limit: Operation not supported")
     with _opened(image.path) as top, _counted():
         below = subvolumes.ids_below(top)
         if below:
@@ -156,7 +156,7 @@ def set_pool_limit(size: int) -> None:
     os.makedirs(discovery.POOL, mode=0o700, exist_ok=True)
     with _opened(discovery.POOL) as top:
         if not btrfs.is_subvolume(top):
-            raise NotSupported(f"{discovery.POOL} is no subvolume of btrfs")
+            raise NotSupported(f"{discovery.POOL} is no subvolume of btrfs: Operation not supported")
         with _counted():
             if size != UNKNOWN:
                 quota.enable(top)  # as who sets a limit to all expects it
@@ -170,7 +170,7 @@ def _counted() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ENOENT, errno.EINVAL):
-            raise NotSupported("the file system does not count what subvolumes use (btrfs quota enable)") from None
+            raise NotSupported("Nobody counts there (btrfs quota enable): Operation not supported") from None
         raise
 
 
@@ -232,9 +232,9 @@ def delete_leftovers() -> None:
 def _to_be_changed(name: str) -> Image:
     image = discovery.find(name)
     if image.of_vendor:
-        raise ImageReadOnly(f"{name} is part of the host's operating system")
+        raise ImageReadOnly(f"{name} is part of the host's operating system: Read-only file system")
     if os.statvfs(os.path.dirname(image.path)).f_flag & os.ST_RDONLY:
-        raise ImageReadOnly(f"{image.path} is on a read-only file system")
+        raise ImageReadOnly(f"{image.path}: Read-only file system")
     return image
 
 

@@ -10,7 +10,6 @@
  * the middle, and is not at the next try. Several in a row mean a writer gone mad: ask the daemon. */
 #define READ_ATTEMPTS 8
 
-#define HOST_KINDS (1u << NAME_MACHINE | 1u << NAME_ALIAS)
 #define USER_KINDS (1u << NAME_MACHINE | 1u << NAME_LABEL)
 
 /* A question, checked and brought into the table's terms, once for all attempts. */

@@ -63,6 +63,10 @@ struct id_answer {
     uint32_t inside_id;
 };
 
+struct table_name {
+    char name[68];               /* in lower case, as a name_record has it */
+};
+
 struct reply_header {
     uint32_t layout;             /* TABLE_LAYOUT */
     uint32_t kind;               /* the question's */

@@ -82,6 +82,34 @@ enum answer_result slot_find_name(const struct slot *slot, const char *name, uin
     return ANSWER_UNKNOWN;
 }
 
+/* The copy is checked, not the original: the writer cannot take the zero away again behind the check. */
+static bool copy_string(char *copy, const char *original, size_t size, size_t longest)
+{
+    memcpy(copy, original, size);
+    return strnlen(copy, size) <= longest;
+}
+
+enum answer_result slot_list_names(const struct slot *slot, struct table_name *listed, uint32_t capacity, uint32_t *count)
+{
+    struct records names;
+
+    *count = 0;
+    if (!OPEN(slot, names, struct name_record, &names))
+        return ANSWER_UNAVAILABLE;
+    for (uint32_t index = 1; index < names.capacity; index++) {
+        const struct name_record *record = record_at(&names, index);
+        const uint32_t kind = LOAD(record->kind);
+
+        if (kind >= 32 || (HOST_KINDS >> kind & 1) == 0)
+            continue;
+        if (*count < capacity &&
+            !copy_string(listed[*count].name, record->name, sizeof record->name, MACHINE_NAME_MAX))
+            return ANSWER_UNAVAILABLE;
+        *count += 1;
+    }
+    return ANSWER_FOUND;
+}
+
 static bool copy_address(const struct address_record *record, struct answer_address *address)
 {
     address->family = LOAD(record->family);
@@ -204,13 +232,6 @@ enum answer_result slot_host_id(const struct slot *slot, bool group, uint32_t ma
         index = LOAD(extent->next);
     }
     return ANSWER_UNKNOWN;
-}
-
-/* The copy is checked, not the original: the writer cannot take the zero away again behind the check. */
-static bool copy_string(char *copy, const char *original, size_t size, size_t longest)
-{
-    memcpy(copy, original, size);
-    return strnlen(copy, size) <= longest;
 }
 
 enum answer_result slot_copy_names(const struct slot *slot, uint32_t machine, char name[68], char label[20])

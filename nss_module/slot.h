@@ -20,6 +20,7 @@
 #include <stdbool.h>
 
 #define ID_LAST 4294967294u  /* (uid_t) -1 is no id: chown(2), setresuid(2) */
+#define HOST_KINDS (1u << NAME_MACHINE | 1u << NAME_ALIAS)
 
 struct slot {
     const uint8_t *base;     /* aligned to four bytes at least */
@@ -33,6 +34,10 @@ enum answer_result slot_find_address(const struct slot *slot, uint32_t family, c
                                      struct answer_address *address, uint32_t *machine);
 enum answer_result slot_find_id(const struct slot *slot, bool group, uint32_t host_id, uint32_t *machine,
                                 uint32_t *inside_id);
+
+/* All names of HOST_KINDS: at most `capacity` are written, `count` is how many there are. */
+enum answer_result slot_list_names(const struct slot *slot, struct table_name *listed, uint32_t capacity,
+                                   uint32_t *count);
 
 enum answer_result slot_host_id(const struct slot *slot, bool group, uint32_t machine, uint32_t inside_id,
                                 uint32_t *host_id);

@@ -2,7 +2,11 @@
 /* What the writer of a table needs of C: the hashes, and the order in which its counters become visible. */
 #include "table.h"
 
+#include <limits.h>
+#include <linux/futex.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 _Static_assert(AF_INET == 2 && AF_INET6 == 10, "the table holds Linux' numbers");
 
@@ -56,12 +60,20 @@ uint32_t table_begin(struct table_header *header)
     return begun % TABLE_SLOTS;
 }
 
+/* Who waits for the next publication sleeps on `done` (names.c). With nobody waiting it costs 0.2 us. */
+static void wake_waiters(struct table_header *header)
+{
+    syscall(SYS_futex, &header->done, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
 void table_commit(struct table_header *header)
 {
     __atomic_store_n(&header->done, __atomic_load_n(&header->begun, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
+    wake_waiters(header);
 }
 
 void table_retire(struct table_header *header)
 {
     __atomic_store_n(&header->retired, 1, __ATOMIC_RELEASE);
+    wake_waiters(header);
 }

@@ -31,6 +31,8 @@
  * begun - done < TABLE_SLOTS: the writer then has at most begun on the other slot. A writer killed half-way leaves
  * begun = done + 1, which harms no reader; its successor rewrites that slot whole and does not count begun up again.
  *
+ * The writer wakes whoever sleeps on `done` (futex(2), shared, read-only maps may wait) after each publication.
+ *
  * `retired` is set once and never cleared: this file has a successor, or its daemon has gone in good order. A reader
  * then looks at the path again before it answers. A published file is never truncated and has no holes.
  */

@@ -49,6 +49,7 @@ from resolver.varlink.machine import MachineInterface, machine_interface
 from resolver.varlink.mymachines import MymachinesInterface, mymachines_interface
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
+from resolver.varlink.watch import Watches
 from resolver.worker.run import Workers
 
 RUN_DIRECTORY = "/run/mymachines"
@@ -110,9 +111,10 @@ async def _serve(options: argparse.Namespace) -> None:
     bus = Connection(NAME)
     # Polkit and systemd are asked over the bus; without it, root alone changes machines, and units are not supported.
     polkit, workers = Polkit(bus), Workers()
+    watches = Watches(registry)
     outside = OutsideAddresses(lambda key: manager.seen(key))  # noqa: PLW0108 - the manager comes after it
     manager = Manager(registry, StateFiles(), NetlinkOpener(), links, polkit, Systemd(bus), host_machine(), guest,
-                      [publisher.publish, MachineSignals(bus).on_changes], outside)
+                      [publisher.publish, MachineSignals(bus).on_changes, watches.on_changes], outside)
     entering = Entering(manager, polkit, workers)
     images = Images(polkit)
     objects = ImageObjects(images)
@@ -123,7 +125,7 @@ async def _serve(options: argparse.Namespace) -> None:
     nss = NssServer(lambda packet: answer_packet(registry, packet))
     served = [(machine_interface(), MachineInterface(manager, entering)),
               (machine_image_interface(), MachineImageInterface(images)),
-              (mymachines_interface(), MymachinesInterface(manager))]
+              (mymachines_interface(), MymachinesInterface(manager, watches))]
     service = Service("mymachines", "mymachinesd", __version__, "", [interface for interface, _ in served],
                       {interface.name: handler for interface, handler in served})
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)

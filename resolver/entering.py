@@ -8,6 +8,7 @@ enters a machine, and opens no path of one.
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,12 +18,15 @@ from resolver.core.machine import MachineClass
 from resolver.core.registry import Entry
 from resolver.guest import copying
 from resolver.guest.copying import Copied
-from resolver.host.process import NoSuchProcess, Process
+from resolver.host.process import Namespace, NoSuchProcess, Process
 from resolver.manager import Manager, details
 from resolver.worker.run import Result, Workers
 
 SECONDS = 5.0
 """For a terminal, a login, a shell or a mount: it takes 0.1 s, and what a machine holds up is not waited for."""
+
+ANSWER_SECONDS = 0.5
+"""Of SECONDS, for the answer to come when the machine's bus has had its time."""
 
 TEXT_MAX = 64 * 1024
 """Octets of a shell's arguments and environment: a request has room for them, escaped, in worker.MESSAGE_MAX."""
@@ -73,7 +77,7 @@ class Entering:
             raise AccessDenied("only root may open a shell in a machine that has the host's users")
         program = path or "shell"
         await self._check(entry, subject, "shell", {"user": user, "program": program})
-        _log.info("uid %d opens a shell in machine %s: %s as %s", subject.uid, entry.machine.name, program, user)
+        _log.info("uid %d opens a shell in machine %s: %r as %r", subject.uid, entry.machine.name, program, user)
         return await self._terminal(entry, {"do": "shell", "user": user, "path": path, "arguments": list(arguments),
                                             "environment": list(environment)})
 
@@ -92,14 +96,14 @@ class Entering:
         await self._authority.check(subject, "manage-machines", details(entry, "bind"))
         await self._enter(entry, {"do": "bind", "source": source, "destination": destination, "read_only": read_only,
                                   "make": make})
-        _log.info("%s of the host is mounted at %s in machine %s", source, destination, entry.machine.name)
+        _log.info("%r of the host is mounted at %r in machine %s", source, destination, entry.machine.name)
 
     async def copy_from(self, entry: Entry, source: str, destination: str, *, replace: bool,
                         subject: Subject) -> Copied:
         """Copy a file or tree out of a container. Cancelled, it takes away what it has made."""
         self._only_containers(entry)
         await self._authority.check(subject, "manage-machines", details(entry, "copy"))
-        with self._manager.leader_of(entry) as leader:
+        with self._leader_of(entry) as leader:
             return await copying.copy_from(self._workers, leader, source, destination, replace=replace)
 
     async def copy_to(self, entry: Entry, source: str, destination: str, *, replace: bool,
@@ -107,7 +111,7 @@ class Entering:
         """The same into a container."""
         self._only_containers(entry)
         await self._authority.check(subject, "manage-machines", details(entry, "copy"))
-        with self._manager.leader_of(entry) as leader:
+        with self._leader_of(entry) as leader:
             return await copying.copy_to(self._workers, leader, source, destination, replace=replace)
 
     # Inside.
@@ -121,11 +125,22 @@ class Entering:
         return Terminal(descriptor, fields["path"])
 
     async def _enter(self, entry: Entry, request: Mapping[str, Any]) -> Result:
+        # An answer that says what took so long is better than none: it comes before the worker is killed.
+        request = {**request, "deadline": time.monotonic() + SECONDS - ANSWER_SECONDS}
         if entry is self._manager.host:
             return await self._workers.run(_PROGRAM, request, patience=SECONDS)
         self._only_containers(entry)
-        with self._manager.leader_of(entry) as leader:
+        with self._leader_of(entry) as leader:
             return await self._workers.run(_PROGRAM, request, [leader.fileno()], patience=SECONDS)
+
+    def _leader_of(self, entry: Entry) -> Process:
+        """The leader of a machine with files of its own. Where it has the host's, its terminals, bus and mounts are the
+        host's too, and for those others ask as .host."""
+        leader = self._manager.leader_of(entry)
+        if _shares(leader, "mnt"):
+            leader.close()
+            raise NotSupported("the machine has the host's files, and none of its own")
+        return leader
 
     def _only_containers(self, entry: Entry) -> None:
         if entry is self._manager.host:
@@ -135,12 +150,12 @@ class Entering:
 
     def _shares_users(self, entry: Entry) -> bool:
         with self._manager.leader_of(entry) as leader:
-            return _shares(leader)
+            return _shares(leader, "user")
 
 
-def _shares(leader: Process) -> bool:
+def _shares(leader: Process, kind: Namespace) -> bool:
     try:
-        return leader.shares_namespace("user")
+        return leader.shares_namespace(kind)
     except NoSuchProcess:
         raise NoSuchMachine("its leader has just exited") from None
 

@@ -70,7 +70,9 @@ class Layout(NamedTuple):
 
     def links(self) -> Iterator[tuple[Path, Path]]:
         """Each link: what it names, and path."""
-        for folder, name in (("bin", "mymachinesctl"), ("sbin", "mymachinesd"), ("sbin", "mymachines-userdb")):
+        for folder, name in (("bin", "mymachinesctl"), ("sbin", "mymachinesd"), ("sbin", "mymachines-userdb"),
+                             ("sbin", "mymachines-dns"), ("sbin", "mymachines-resolve-hook"),
+                             ("sbin", "mymachines-dns-publish")):
             yield self.home / "bin" / name, self.prefix / folder / name
 
 
@@ -107,7 +109,7 @@ def uninstall(layout: Layout) -> None:
     if not mine:
         raise SystemExit(f"nothing is installed at {layout.on_disk(layout.home)}")
     if layout.destdir == Path("/"):
-        _run_if_there("systemctl", "disable", "--now", "--quiet", "mymachinesd.service")
+        _run_if_there("systemctl", "disable", "--now", "--quiet", "mymachinesd.service", "mymachines-dns.service")
     for path in mine:
         layout.on_disk(path).unlink(missing_ok=True)
     shutil.rmtree(layout.on_disk(layout.home))

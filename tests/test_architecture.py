@@ -40,6 +40,11 @@ MAY_IMPORT = {
     "resolver.varlink": {"core", "varlink"},
     "resolver.varlink.machine": {"core", "varlink", "manager", "entering", "authority", "units", "guest"},
     "resolver.varlink.mymachines": {"addressing", "core", "varlink", "manager"},
+    "resolver.dns": {"core", "table", "_table", "varlink", "dns", "log", "notify"},
+    "resolver.dns.answers": {"core"},
+    "resolver.dns.wire": {"dns"},
+    "resolver.dns.responder": {"dns"},
+    "resolver.hook": {"core", "table", "varlink", "dns", "hook", "log", "notify"},
     "resolver.userdb": {"core", "table", "varlink", "userdb", "log", "notify"},
     # Beside the name side, which does not know of it. What it may have of that is what both need.
     "machine_images": {"core", "authority", "worker", "files", "dbus", "varlink", "guest"},
@@ -87,6 +92,15 @@ def test_the_core_does_no_input_or_output(path: Path) -> None:
         assert top == "resolver" or top in PURE, f"{module_of(path)} imports {name}"
 
 
+def test_dnspython_is_where_names_are_served_alone() -> None:
+    """It costs some 40 ms and 4 MB: neither the daemon nor who answers logins has any use for it."""
+    for path in FILES:
+        if module_of(path).split(".")[1:2] not in (["dns"], ["hook"]):
+            assert not {"dns", "resolver.dns", "resolver.hook"} & {
+                prefix for name in imports_of(path) for prefix in (name.split(".")[0], ".".join(name.split(".")[:2]))
+            }, path
+
+
 def test_no_part_asks_nss() -> None:
     """None of these is called anywhere: they go through NSS, which asks us."""
     banned = {"getpwnam", "getpwuid", "getgrnam", "getgrgid", "getpwall", "getgrall", "getaddrinfo", "gethostbyname",
@@ -100,7 +114,7 @@ def test_no_part_asks_nss() -> None:
 
 
 def test_nothing_is_imported_that_is_not_declared() -> None:
-    declared = {"cffi", "dbus_fast", "varlink", "resolver", "machine_images"}
+    declared = {"cffi", "dbus_fast", "dns", "varlink", "resolver", "machine_images"}
     for path in FILES:
         for name in imports_of(path):
             top = name.partition(".")[0]

@@ -41,6 +41,10 @@ class NotAvailable(MachineError):
     """What was asked for could not be had from the machine in time, or at all."""
 
 
+class NoIPC(MachineError):
+    """No system bus runs in the machine, over which its service manager could be asked."""
+
+
 class NoPrivateNetworking(MachineError):
     """The machine has the host's own network: there are no addresses that are its."""
 

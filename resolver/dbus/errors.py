@@ -9,6 +9,7 @@ from resolver.core.errors import (
     InvalidArgument,
     MachineError,
     MachineExists,
+    NoIPC,
     NoOSRelease,
     NoPrivateNetworking,
     NoSuchMachine,
@@ -84,6 +85,7 @@ ERRORS: dict[type[MachineError], str] = {
     NoOSRelease: f"{DBUS}.FileNotFound",
     NoPrivateNetworking: f"{MACHINE1}.NoPrivateNetworking",
     NoUIDShift: f"{DBUS}.NotSupported",
+    NoIPC: f"{DBUS}.NotSupported",
 }
 
 _UNEXPECTED = f"{DBUS}.Failed"

@@ -8,7 +8,8 @@
     session.py    what its service manager is asked for: a login prompt, a shell
     bind.py       a directory of the host, mounted in the machine
 
-    request  {"do": "pty" | "login" | "shell" | "root" | "bind", ...}, with the leader's pidfd; without one for the host
+    request  {"do": "pty" | "login" | "shell" | "root" | "bind", "deadline": seconds of CLOCK_MONOTONIC, ...}, with the
+             leader's pidfd; without one for the host
     result   {"path": "/dev/pts/3"} with the terminal's descriptor, {} with the root directory's, {}
 
 Nothing that the machine says about itself is believed: not what is at a path, not who listens at a socket, not what

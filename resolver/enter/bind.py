@@ -68,6 +68,8 @@ def bind(place: Place, source: bytes, destination: bytes, *, read_only: bool, ma
         target = open_in(place.root, destination, os.O_PATH)
         if stat.S_ISDIR(os.fstat(target).st_mode) != is_directory:
             raise InvalidArgument("destination", "a directory is mounted on a directory, and a file on a file")
+        if _is_shared_with_host(place, target):
+            raise NotSupported("what is mounted there in the machine would be mounted on the host too (shared mounts)")
         in_mounts_of(place, lambda: _attach(mount, target))
     except BaseException as error:
         if made:
@@ -97,6 +99,24 @@ def _locked(place: Place, mount: int, is_directory: bool) -> int:
 def _check(result: int) -> None:
     if result < 0:
         raise _error()
+
+
+def _is_shared_with_host(place: Place, target: int) -> bool:
+    """Whether the mount that a place lies on has a peer among the host's (mount_namespaces(7), Shared subtrees)."""
+    if place.mounts is None:
+        return True
+    with open(f"/proc/self/fdinfo/{target}", encoding="ascii") as file:
+        mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
+    with open(place.mounts, encoding="utf-8", errors="replace", closefd=False) as file:
+        there = {line.split()[0]: _peers(line) for line in file}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        here = set[str]().union(*(_peers(line) for line in file))
+    return not there.get(mount, here).isdisjoint(here)
+
+
+def _peers(line: str) -> set[str]:
+    """The peer groups that a line of mountinfo names, in the optional fields between the sixth and the hyphen."""
+    return {word for word in line.partition(" - ")[0].split()[6:] if word.startswith("shared:")}
 
 
 def _copy(found: int) -> int:

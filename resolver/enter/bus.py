@@ -6,7 +6,6 @@ one deadline, and each message and their sum a length.
 """
 
 import os
-import select
 import socket
 import stat
 import struct
@@ -16,11 +15,11 @@ from typing import Any, Self
 
 from dbus_fast import Message, MessageFlag, MessageType
 
-from resolver.core.errors import NotAvailable
+from resolver.core.errors import NoIPC, NotAvailable
 from resolver.dbus import decode
 from resolver.enter.identity import as_root_of
 from resolver.enter.place import Place
-from resolver.files.paths import open_in
+from resolver.files.paths import open_in, shown
 
 SOCKET = b"/run/dbus/system_bus_socket"
 
@@ -46,9 +45,12 @@ class CallFailed(NotAvailable):
 
 
 def connect(place: Place) -> socket.socket:
-    """A connection to the machine's system bus, made by its root. NotAvailable, OSError."""
+    """A connection to the machine's system bus, made by its root. NoIPC, NotAvailable, OSError."""
     of_host = None if place.is_host else _identity(os.fsdecode(SOCKET))
-    _, (descriptor,) = as_root_of(place, lambda: ({}, [_connect(place, of_host)]), among_its_processes=True)
+    try:
+        _, (descriptor,) = as_root_of(place, lambda: ({}, [_connect(place, of_host)]))
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise NoIPC("there is no system bus in the machine") from None
     connected = socket.socket(fileno=descriptor)
     try:
         _check_listener(place, connected)
@@ -59,10 +61,7 @@ def connect(place: Place) -> socket.socket:
 
 
 def _connect(place: Place, of_host: tuple[int, int] | None) -> int:
-    try:
-        found = open_in(place.root, SOCKET, os.O_PATH)
-    except FileNotFoundError:
-        raise NotAvailable("no system bus runs in the machine") from None
+    found = open_in(place.root, SOCKET, os.O_PATH)
     status = os.fstat(found)
     if not stat.S_ISSOCK(status.st_mode):
         raise NotAvailable(f"{SOCKET.decode()} in the machine is no socket")
@@ -74,8 +73,6 @@ def _connect(place: Place, of_host: tuple[int, int] | None) -> int:
         connection.connect(f"/proc/self/fd/{found}")
     except BlockingIOError:
         raise NotAvailable("the machine's system bus takes no connections") from None
-    except ConnectionRefusedError:
-        raise NotAvailable("no system bus runs in the machine") from None
     connection.setblocking(True)
     return connection.detach()
 
@@ -117,7 +114,6 @@ class Bus:
         self._deadline = deadline
         self._serial = 0
         self._read = 0
-        self._signals: list[Message] = []
         try:
             self._greet()
             self.call(BUS, BUS_PATH, BUS, "Hello")
@@ -132,45 +128,41 @@ class Bus:
         self._connection.close()
 
     def call(self, destination: str, path: str, interface: str, member: str, signature: str = "",
-             body: Sequence[Any] = ()) -> list[Any]:
-        """What the reply holds. CallFailed for an error reply."""
+             body: Sequence[Any] = (), descriptors: Sequence[int] = ()) -> list[Any]:
+        """What the reply holds; `descriptors` are sent along, and stay the caller's. CallFailed for an error reply."""
         self._serial += 1
         message = Message(destination=destination, path=path, interface=interface, member=member, signature=signature,
-                          body=list(body), serial=self._serial, flags=MessageFlag.NONE)
-        self._send(bytes(message._marshall(False)))  # noqa: SLF001 - there is no other way to a message's octets
+                          body=list(body), serial=self._serial, flags=MessageFlag.NONE,
+                          unix_fds=list(descriptors))
+        self._send(bytes(message._marshall(True)), descriptors)  # noqa: SLF001 - there is no other way to a message's octets
         while True:
             reply = self._receive()
-            if reply.message_type is MessageType.SIGNAL:
-                self._signals.append(reply)
-            elif reply.reply_serial == self._serial:
+            if reply.reply_serial == self._serial:
                 if reply.message_type is MessageType.ERROR:
                     text = str(reply.body[0]) if reply.signature.startswith("s") else ""
-                    raise CallFailed(reply.error_name or "", text or reply.error_name or "")
+                    # What the machine wrote is for somebody's terminal.
+                    raise CallFailed(reply.error_name or "", shown((text or reply.error_name or "").encode()))
                 return reply.body
-
-    def signal(self, until: float) -> Message | None:
-        """The next signal, one that has come during a call first; None where none came `until` (time.monotonic())."""
-        while not self._signals:
-            if not select.select([self._connection], [], [], max(0.0, until - time.monotonic()))[0]:
-                return None
-            message = self._receive()
-            if message.message_type is MessageType.SIGNAL:
-                self._signals.append(message)
-        return self._signals.pop(0)
 
     # Inside.
 
     def _greet(self) -> None:
         """As root of the machine (SASL EXTERNAL, D-Bus specification, Authentication Protocol)."""
         self._send(b"\0AUTH EXTERNAL 30\r\n")
+        if not self._line().startswith(b"OK "):
+            raise NotAvailable("the machine's system bus does not let its root in")
+        self._send(b"NEGOTIATE_UNIX_FD\r\n")
+        if not self._line().startswith(b"AGREE_UNIX_FD"):
+            raise NotAvailable("the machine's system bus passes no descriptors")
+        self._send(b"BEGIN\r\n")
+
+    def _line(self) -> bytes:
         line = b""
         while not line.endswith(b"\r\n"):
             if len(line) > LINE_MAX:
                 raise NotAvailable("the machine's system bus does not speak D-Bus")
             line += self._take(1)  # a bus says nothing unasked: what follows would be the next answer's
-        if not line.startswith(b"OK "):
-            raise NotAvailable("the machine's system bus does not let its root in")
-        self._send(b"BEGIN\r\n")
+        return line
 
     def _receive(self) -> Message:
         try:
@@ -198,9 +190,11 @@ class Bus:
             data += chunk
         return bytes(data)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         self._connection.settimeout(self._left())
         try:
+            if descriptors:
+                data = data[socket.send_fds(self._connection, [data], descriptors):]
             self._connection.sendall(data)
         except TimeoutError:
             raise NotAvailable("the machine's system bus does not listen") from None

@@ -21,23 +21,19 @@ from resolver.worker import packets
 Work = Callable[[], tuple[Mapping[str, Any], Sequence[int]]]
 """What it gives: a JSON object, and descriptors. It may raise NotAvailable and OSError."""
 
-_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000  # linux/sched.h
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def as_root_of(place: Place, work: Work, *, among_its_processes: bool = False) -> tuple[dict[str, Any], list[int]]:
+def as_root_of(place: Place, work: Work) -> tuple[dict[str, Any], list[int]]:
     """Have a child do the work as the machine's root; what it gave. NotAvailable, OSError, as it raised.
 
-    `among_its_processes`: with a number in the machine's pid namespace too, for those who ask who called.
+    The child has no number in the machine's pid namespace: where the machine has the host's users, its root could
+    otherwise look through the child's /proc/PID/root, which is the host's.
     """
-    def enter() -> None:
-        if among_its_processes and place.pid_namespace is not None:
-            _enter_pid_namespace(place.pid_namespace)
-        become_root(place)
-
-    return in_child(enter, work)
+    return in_child(lambda: become_root(place), work)
 
 
 def in_mounts_of(place: Place, work: Callable[[], None]) -> None:
@@ -100,16 +96,6 @@ def _try(enter: Callable[[], None], work: Work) -> tuple[Mapping[str, Any], Sequ
         return {"errno": error.errno or 0, "path": os.fsdecode(path) if isinstance(path, (bytes, str)) else ""}, ()
     except NotAvailable as error:
         return {"error": str(error)}, ()
-
-
-def _enter_pid_namespace(namespace: int) -> None:
-    """Goes on in a child: it is children who are in there (setns(2)). This process waits for its end."""
-    setns(namespace, _CLONE_NEWPID)
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        os._exit(0)
-    _die_with_parent()
 
 
 def become_root(place: Place) -> None:

@@ -19,6 +19,8 @@ class Place:
     pid_namespace: int | None = None
     mount_namespace: int | None = None
     uid_map: IdMap = field(default_factory=IdMap)
+    mounts: int | None = None
+    """The machine's mounts, as /proc/PID/mountinfo has them (proc_pid_mountinfo(5))."""
 
     @classmethod
     def of_host(cls) -> Self:
@@ -32,7 +34,9 @@ class Place:
                 def own(kind: str) -> int | None:
                     return None if leader.shares_namespace(kind) else leader.open_namespace(kind)  # type: ignore[arg-type]
 
-                return cls(leader.open_root(), own("user"), own("pid"), own("mnt"), leader.uid_map())
+                mounts = os.open(f"/proc/{leader.pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+                # Behind that: what was opened by number is the leader's.
+                return cls(leader.open_root(), own("user"), own("pid"), own("mnt"), leader.uid_map(), mounts)
         except NoSuchProcess:
             raise NoSuchMachine("its leader has just exited") from None
 

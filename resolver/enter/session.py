@@ -2,20 +2,16 @@
 """A login prompt and a shell on a terminal of the machine's, each a service of its service manager
 (org.freedesktop.systemd1(5), systemd.exec(5))."""
 
-import time
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from dbus_fast import Variant
 
 from resolver.core.errors import NotAvailable
-from resolver.enter.bus import BUS, BUS_PATH, Bus, CallFailed, connect
+from resolver.enter.bus import Bus, CallFailed, connect
 from resolver.enter.place import Place
-from resolver.enter.terminal import Terminal
-
-STARTED_SECONDS = 2.0
-"""For the service manager to tell that the service has failed. It may be busy with booting, and start it later: then
-the terminal is there, and whoever sits at it waits."""
+from resolver.enter.terminal import Terminal, open_peer
 
 SYSTEMD, SYSTEMD_PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 MANAGER = f"{SYSTEMD}.Manager"
@@ -31,8 +27,7 @@ def start_login(place: Place, terminal: Terminal, deadline: float) -> None:
     """A login prompt on the terminal, by container-getty@.service. NotAvailable, OSError."""
     with Bus(connect(place), deadline) as bus:
         unit = f"container-getty@{terminal.number}.service"
-        _start(bus, unit, lambda: bus.call(SYSTEMD, SYSTEMD_PATH, MANAGER, "StartUnit", "ss", [unit, "replace"]),
-               deadline)
+        _start(unit, lambda: bus.call(SYSTEMD, SYSTEMD_PATH, MANAGER, "StartUnit", "ss", [unit, "replace"]))
 
 
 def start_shell(place: Place, terminal: Terminal, user: str, path: str, arguments: Sequence[str],
@@ -46,10 +41,13 @@ def start_shell(place: Place, terminal: Terminal, user: str, path: str, argument
     with Bus(connect(place), deadline) as bus:
         unit = f"container-shell@{terminal.number}.service"
         properties = _properties(terminal, user, path, arguments or [path], environment)
+        # The service manager holds the other end from now on. Whoever opened it by its path would, with a check or a
+        # reset before the program starts, hang it up for its reader, and machinectl then ends.
+        peer = open_peer(terminal)
 
         def start(properties: list[list[Any]]) -> list[Any]:
             return bus.call(SYSTEMD, SYSTEMD_PATH, MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))",
-                            [unit, "fail", properties, []])
+                            [unit, "fail", properties, []], descriptors=[peer])
 
         def start_what_it_knows() -> list[Any]:
             try:
@@ -59,37 +57,29 @@ def start_shell(place: Place, terminal: Terminal, user: str, path: str, argument
                     raise
                 return start(properties)
 
-        _start(bus, unit, start_what_it_knows, deadline)
+        try:
+            _start(unit, start_what_it_knows)
+        finally:
+            os.close(peer)
 
 
-def _start(bus: Bus, unit: str, start: Callable[[], list[Any]], deadline: float) -> None:
-    """Start it, and see whether it fails at once."""
+def _start(unit: str, start: Callable[[], list[Any]]) -> None:
+    """It is not waited for: a program that comes before who reads the terminal has no size for it yet."""
     try:
-        bus.call(BUS, BUS_PATH, BUS, "AddMatch", "s",
-                 [f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved'"])
-        bus.call(SYSTEMD, SYSTEMD_PATH, MANAGER, "Subscribe")
-        (job,) = start()
+        start()
     except CallFailed as error:
         raise NotAvailable(f"{unit} cannot be started in the machine: {error}") from None
-    until = min(deadline, time.monotonic() + STARTED_SECONDS)
-    while (signal := bus.signal(until)) is not None:
-        if signal.member == "JobRemoved" and len(signal.body) == 4 and signal.body[1] == job:
-            if signal.body[3] not in ("done", "skipped"):
-                raise NotAvailable(f"{unit} has failed in the machine ({signal.body[3]}); its journal says more")
-            return
 
 
 def _properties(terminal: Terminal, user: str, path: str, arguments: Sequence[str],
                 environment: Sequence[str]) -> list[list[Any]]:
     # systemd would put variables in their place (systemd.service(5), Command Lines).
     escaped = [argument.replace("$", "$$") for argument in arguments]
+    # No TTYReset=: the terminal is new, and a reset at the end throws away what has not been read yet.
     values: list[tuple[str, str, Any]] = [
         ("Description", "s", f"Shell for User {user}"),
-        ("StandardInput", "s", "tty"),
-        ("StandardOutput", "s", "tty"),
-        ("StandardError", "s", "tty"),
+        *((f"Standard{each}FileDescriptor", "h", 0) for each in ("Input", "Output", "Error")),  # the first that is sent
         ("TTYPath", "s", terminal.path),
-        ("TTYReset", "b", True),
         ("User", "s", user),
         ("PAMName", "s", "login"),
         ("WorkingDirectory", "s", "-~"),
@@ -104,5 +94,5 @@ def _properties(terminal: Terminal, user: str, path: str, arguments: Sequence[st
     return [[name, Variant(signature, value)] for name, signature, value in values]
 
 
-_NEWER = [["Type", Variant("s", "exec")], ["CollectMode", Variant("s", "inactive-or-failed")]]
-"""Of systemd 240, and 236: a program that is not there is told at once, and a service that failed is forgotten."""
+_NEWER = [["CollectMode", Variant("s", "inactive-or-failed")]]
+"""Of systemd 236: a service that failed is forgotten."""

@@ -25,6 +25,7 @@ HOST_PTS = "/dev/pts"
 
 _PTMX_DEVICE = os.makedev(5, 2)  # Documentation/admin-guide/devices.txt of Linux
 _DEVPTS_SUPER_MAGIC = 0x1CD1  # linux/magic.h
+_TERMINALS = 136  # UNIX98_PTY_SLAVE_MAJOR of linux/major.h
 _TIOCSPTLCK, _TIOCGPTN, _TIOCGPTPEER = 0x40045431, 0x80045430, 0x5441  # asm-generic/ioctls.h
 _STATFS_SIZE = 256  # struct statfs has at most 120 bytes; f_type comes first
 
@@ -51,6 +52,11 @@ def open_terminal(place: Place) -> Terminal:
     return Terminal(master, done["number"])
 
 
+def open_peer(terminal: Terminal) -> int:
+    """Its other end, whatever lies at its path; the caller's to close. OSError."""
+    return fcntl.ioctl(terminal.master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
 def _open(place: Place, host_terminals: int | None) -> tuple[dict[str, int], list[int]]:
     found = open_in(place.root, PTMX, os.O_PATH)
     status = os.fstat(found)
@@ -62,10 +68,10 @@ def _open(place: Place, host_terminals: int | None) -> tuple[dict[str, int], lis
     master = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))
-    # Its other end, whatever lies at its path. What is to run on it goes by the path: both must be the same.
-    peer = os.fstat(fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    # What is to run on it goes by the path, which must lead to its other end. That one is not opened to compare them:
+    # a terminal that was open and is closed has hung up, for whoever reads it before a program has opened it again.
     at_path = os.fstat(open_in(place.root, b"/dev/pts/%d" % number, os.O_PATH | os.O_NOFOLLOW))
-    if (peer.st_dev, peer.st_ino, peer.st_rdev) != (at_path.st_dev, at_path.st_ino, at_path.st_rdev):
+    if (at_path.st_dev, at_path.st_rdev) != (status.st_dev, os.makedev(_TERMINALS, number)):
         raise NotAvailable(f"what the machine has at /dev/pts/{number} is not that terminal")
     return {"number": number}, [master]
 

@@ -11,6 +11,9 @@ from resolver.core.names import MACHINE_NAME_MAX
 from resolver.core.users import IdAnswer
 from resolver.table import TABLE_PATH
 
+NAMES_FIRST = 256
+"""Names to make room for at first; doubled until they fit."""
+
 
 class TableUnavailable(Exception):
     """There is no table, or none that can be believed: what is asked for is not known, rather than not there."""
@@ -30,6 +33,7 @@ class TableReader:
         self._view = ffi.gc(view, lib.view_free)
         self._host = ffi.new("struct host_answer *")
         self._id = ffi.new("struct id_answer *")
+        self._generation = ffi.new("struct generation *")
 
     def user_by_id(self, uid: int) -> IdAnswer | None:
         return self._ask_id(lib.QUESTION_USER_BY_ID, id=uid)
@@ -50,6 +54,27 @@ class TableReader:
     def host_by_address(self, family: int, packed: bytes) -> tuple[str, tuple[ChosenAddress, ...]] | None:
         """The machine that a reverse look-up gives, with this one address."""
         return self._ask_host(lib.QUESTION_HOST_BY_ADDRESS, family=family, bytes=packed.ljust(16, b"\0"))
+
+    def names(self) -> list[str]:
+        """All names of machines, in lower case and in no order. Costs what there is: keep it as long as generation()
+        stays the same."""
+        capacity, count = NAMES_FIRST, ffi.new("uint32_t *")
+        while True:
+            names = ffi.new("struct table_name[]", capacity)
+            if lib.names_from_view(self._view, names, capacity, count) != lib.ANSWER_FOUND:
+                raise TableUnavailable(f"{self._path} cannot be read, or is not there")
+            if count[0] <= capacity:
+                return [ffi.string(names[i].name).decode("ascii", "replace") for i in range(count[0])]
+            capacity = 2 * count[0]
+
+    def generation(self) -> bytes:
+        """Which table it is now. Equal ones: every look-up between them gave, or raised, the same."""
+        lib.view_generation(self._view, self._generation)
+        return bytes(ffi.buffer(self._generation))
+
+    def wait(self, generation: bytes, seconds: float) -> None:
+        """Block until generation() is another one, or for that long. Another table at the path does not end it."""
+        lib.view_wait(self._view, ffi.from_buffer("struct generation *", generation), int(seconds * 1000))
 
     def _ask_id(self, kind: int, **asked: Any) -> IdAnswer | None:
         if not self._ask(kind, asked):

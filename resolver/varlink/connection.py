@@ -69,8 +69,12 @@ class Connection:
             _log.info("closing the connection of pid %d, uid %d: %s", self.peer.pid, self.peer.uid,
                       "it does not read its replies" if self._output else "its message does not end")
             self.close()
-        elif self.busy and self._call is not None and self._call.more and hung_up(self._sock):
+        elif self._is_given_up():
             self.close()
+
+    def _is_given_up(self) -> bool:
+        call = self._call if self.busy else None
+        return call is not None and self._service.ends_with_caller(call) and hung_up(self._sock)
 
     def close(self) -> None:
         """At once; a handler that yields or awaits is stopped."""

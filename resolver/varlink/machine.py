@@ -26,6 +26,7 @@ from resolver.varlink.at_once import as_they_come
 from resolver.varlink.call import Call, Reply
 from resolver.varlink.errors import VarlinkError, expected_more
 from resolver.varlink.interface import Interface, load_interface
+from resolver.varlink.service import ends_with_caller
 
 NAME = "io.systemd.Machine"
 
@@ -119,6 +120,8 @@ class MachineInterface:
         fields, subject = call.parameters, _subject(call)
         entry = self._manager.find(*_which(call))
         mode = fields["mode"]
+        if fields.get("user") == "":
+            raise InvalidArgument("user", "is empty")
         if mode == "shell":
             terminal = await self._entering.open_shell(
                 entry, fields.get("user") or "", fields.get("path") or "", fields.get("args") or (),
@@ -143,6 +146,7 @@ class MachineInterface:
             read_only=bool(fields.get("readOnly")), make=bool(fields.get("mkdir")), subject=_subject(call))
         return {}
 
+    @ends_with_caller
     async def do_copy_from(self, call: Call) -> dict[str, Any]:
         fields = call.parameters
         await self._entering.copy_from(
@@ -150,6 +154,7 @@ class MachineInterface:
             replace=bool(fields.get("replace")), subject=_subject(call))
         return {}
 
+    @ends_with_caller
     async def do_copy_to(self, call: Call) -> dict[str, Any]:
         fields = call.parameters
         await self._entering.copy_to(

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """io.mymachines.Machines: what no interface of systemd's has a place for. Reading, so for everybody."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from resolver.addressing import Explained
 from resolver.core.addresses import GIVEN, REASONS
 from resolver.manager import Manager
-from resolver.varlink.call import Call
+from resolver.varlink.call import Call, Reply
 from resolver.varlink.interface import Interface, load_interface
+from resolver.varlink.watch import Watches
 
 NAME = "io.mymachines.Machines"
 
@@ -18,8 +20,9 @@ _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 class MymachinesInterface:
     """The methods, by their names in the interface."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, watches: Watches) -> None:
         self._manager = manager
+        self._watches = watches
 
     def do_explain(self, call: Call) -> dict[str, Any]:
         explanation = self._manager.explain(call.parameters["name"])
@@ -31,6 +34,9 @@ class MymachinesInterface:
         if entry.alias:
             reply["alias"] = entry.alias
         return reply
+
+    def do_watch(self, call: Call) -> AsyncIterator[Reply]:
+        return self._watches.watch(call)
 
 
 def mymachines_interface() -> Interface:

@@ -15,8 +15,8 @@ and answered with io.systemd.System, the only error that libsystemd turns into a
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from resolver.varlink.call import Call, Reply
 from resolver.varlink.codec import encode
@@ -33,12 +33,20 @@ from resolver.varlink.interface import Interface, Method, load_interface
 
 _log = logging.getLogger(__name__)
 
+H = TypeVar("H", bound=Callable[..., Any])
+
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def handler_name(method: str) -> str:
     """do_get_uid_shift for GetUIDShift."""
     return "do_" + _WORD_START.sub("_", method).lower()
+
+
+def ends_with_caller(handle: H) -> H:
+    """Marks a handler whose work is for its caller alone, and is given up with it."""
+    handle.ends_with_caller = True  # type: ignore[attr-defined]
+    return handle
 
 
 class Service:
@@ -59,6 +67,14 @@ class Service:
             handler = handlers.get(name, self)
             for short_name, method in interface.methods.items():
                 self._methods[method.name] = (method, getattr(handler, handler_name(short_name), None))
+
+    def ends_with_caller(self, call: Call) -> bool:
+        """Whether to stop where nobody is left to read the reply: what yields, and what is marked so.
+
+        Anything else goes on: who asked for a change and has gone has asked for it all the same.
+        """
+        _, handle = self._methods[call.method]
+        return call.more or getattr(handle, "ends_with_caller", False)
 
     def start(self, call: Call) -> Any:
         """Check the call and let its handler begin. Gives what the handler gave; whatever it raises passes through."""

@@ -2,6 +2,7 @@
 """The daemon's part of the bus over a real manager of machines, and clients of it; all on one loop."""
 
 import asyncio
+import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -189,9 +190,10 @@ class World:
 
     def leader(self, uid: int = 0) -> int:
         """A process to be a machine's leader: the number."""
-        self._leaders.append(subprocess.Popen(
-            ["setpriv", f"--reuid={uid}", "--clear-groups", "sleep", "600"] if uid else ["sleep", "600"],
-            stdin=subprocess.DEVNULL))
+        # With mounts of its own, as far as that is allowed: what enters machines asks for that.
+        apart = ["unshare", "--mount"] if os.geteuid() == 0 else []
+        drop = ["setpriv", f"--reuid={uid}", "--clear-groups"] if uid else []
+        self._leaders.append(subprocess.Popen([*apart, *drop, "sleep", "600"], stdin=subprocess.DEVNULL))
         return self._leaders[-1].pid
 
     def end(self, pid: int) -> None:

@@ -2,6 +2,7 @@
 """Directories and files of the host, mounted in containers that run."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from resolver.core.errors import InvalidArgument, MachineError, NotAvailable
 from tests.enter.worlds import enter, guest
-from tests.lab import Container, TestHost
+from tests.lab import Container, TestHost, wait_for
 
 
 @pytest.fixture
@@ -118,3 +119,26 @@ def test_the_host_s_mounts_stay_as_they_were(container: Container, data: Path) -
     bind(container, data, "/opt/there")
     assert Path("/proc/self/mountinfo").read_text() == before
     assert str(data) not in before
+
+
+def test_what_would_come_back_to_the_host_is_refused(host: TestHost, data: Path) -> None:
+    """A machine with the host's users, whose mounts are peers of the host's."""
+    container = guest(host, user_namespace=False)
+    mounted = data.parent / "mounted"
+    mounted.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "--make-shared", "tmpfs", str(mounted)], check=True)
+    leader = subprocess.Popen(["unshare", "--mount", "--propagation", "unchanged", "sleep", "60"])
+    try:
+        (mounted / "there").mkdir()
+        wait_for(lambda: os.readlink(f"/proc/{leader.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"))
+        container.leader, own = leader.pid, container.leader
+        try:
+            with pytest.raises(MachineError, match="shared"):
+                bind(container, data, mounted / "there")
+        finally:
+            container.leader = own
+        assert str(mounted / "there") not in Path("/proc/self/mountinfo").read_text()
+    finally:
+        leader.kill()
+        leader.wait()
+        subprocess.run(["umount", str(mounted)], check=True)

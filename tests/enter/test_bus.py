@@ -2,15 +2,19 @@
 """The system bus of a machine, when who answers there is not to be trusted. With a real one: tests/host."""
 
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from resolver.core.errors import NotAvailable
+from resolver.core.errors import NoIPC, NotAvailable
 from tests.enter.worlds import OWN_RUN, OWN_TERMINALS, at_most, enter, fake_bus, guest, shell
 from tests.lab import Container, TestHost
+
+LATE = "does not answer|no answer within"
+"""The second where the machine that runs the test is busy."""
 
 SOCKET = "/run/dbus/system_bus_socket"
 
@@ -21,14 +25,14 @@ def container(host: TestHost) -> Container:
 
 
 @pytest.mark.parametrize(("kind", "why"), [
-    ("silent", "does not answer"),
-    ("slow", "does not answer"),
-    ("hangup", "hung up"),
+    ("silent", LATE),
+    ("slow", LATE),
+    ("hangup", "hung up|no process of the machine"),
     ("endless line", "does not speak D-Bus"),
     ("refuses", "does not let its root in"),
     ("nonsense", "does not speak D-Bus"),
     ("huge message", "too long"),
-    ("flood of signals", "says too much"),
+    ("flood of signals", f"says too much|{LATE}"),
     ("full", "takes no connections"),
 ])
 @pytest.mark.parametrize("do", ["shell", "login"])
@@ -83,7 +87,7 @@ def test_a_link_does_not_lead_out(container: Container, listening: tuple[Path, s
                                     f"ln -s {SOCKET} {SOCKET}"])
 def test_no_socket_at_all(container: Container, layout: str) -> None:
     container.exec(["sh", "-ec", layout], check=True)
-    with at_most(5), pytest.raises(NotAvailable):
+    with at_most(5), pytest.raises((NotAvailable, NoIPC)):
         enter(container, "login")
 
 
@@ -95,3 +99,45 @@ def test_a_machine_with_the_host_s_processes(host: TestHost, listening: tuple[Pa
     with pytest.raises(NotAvailable):
         shell(container)
     assert accepted(listener) is None
+
+
+WATCH = """
+# Looks into every process that comes, as root of a machine may.
+import os, sys
+mark = sys.argv[1]
+print("looking", flush=True)
+while True:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                print(open(f"/proc/{name}/root{mark}").read(), flush=True)
+                sys.exit()
+            except OSError:
+                pass
+"""
+
+
+def test_nothing_of_the_host_s_can_be_seen_from_inside(host: TestHost, listening: tuple[Path, socket.socket]) -> None:
+    """With the host's users, and so with rights over whatever process it sees."""
+    mark = listening[0].with_name("mark")
+    mark.write_text("of the host")
+    container = guest(host, OWN_TERMINALS, OWN_RUN, "mount -t tmpfs tmpfs /tmp", user_namespace=False)
+    assert container.exec(["cat", str(mark)]).returncode != 0
+    watcher = container.popen(["/usr/bin/python3", "-c", WATCH, str(mark)], stdout=subprocess.PIPE)
+    assert watcher.stdout is not None
+    try:
+        assert watcher.stdout.readline() == b"looking\n"
+        with fake_bus(container, "silent"), pytest.raises(NotAvailable):
+            shell(container)  # as long as it lasts, the worker's children are there to be seen
+        assert watcher.poll() is None, watcher.stdout.read()
+    finally:
+        watcher.kill()
+        watcher.wait()
+        watcher.stdout.close()
+
+
+def test_what_a_bus_says_is_made_fit_for_a_terminal(container: Container) -> None:
+    with fake_bus(container, "rude"), pytest.raises(NotAvailable) as failed:
+        enter(container, "login")
+    assert str(failed.value).isprintable()
+    assert len(str(failed.value)) < 1000

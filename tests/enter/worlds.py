@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from resolver.entering import SECONDS
+from resolver.entering import ANSWER_SECONDS, SECONDS
 from resolver.worker.run import Result, Workers
 from tests.lab import Container, TestHost, Unavailable
 
@@ -38,7 +38,7 @@ connection, _ = listener.accept()
 if kind == "silent":
     time.sleep(60)
 elif kind == "hangup":
-    connection.close()
+    connection.close(); time.sleep(60)
 elif kind == "slow":
     while True:
         connection.send(b"O"); time.sleep(1)
@@ -48,10 +48,19 @@ elif kind == "endless line":
 elif kind == "refuses":
     connection.recv(100); connection.send(b"REJECTED EXTERNAL\\r\\n"); time.sleep(60)
 connection.recv(100); connection.send(b"OK 0123456789abcdef0123456789abcdef\\r\\n"); connection.recv(100)
+connection.send(b"AGREE_UNIX_FD\\r\\n"); connection.recv(100)
 if kind == "nonsense":
     connection.send(os.urandom(65536)); time.sleep(60)
 elif kind == "huge message":
     connection.send(b"l\\2\\0\\1" + b"\\xff\\xff\\xff\\x07" + b"\\1\\0\\0\\0" + b"\\0\\0\\0\\0"); time.sleep(60)
+elif kind == "rude":
+    import struct
+    text = b"\\33[2J" * 20000
+    fields = b"\\4\\1s\\0" + struct.pack("<I", 3) + b"x.y\\0" + bytes(4) + b"\\5\\1u\\0" + struct.pack("<I", 1)
+    fields += b"\\10\\1g\\0\\1s\\0"
+    body = struct.pack("<I", len(text)) + text + b"\\0"
+    message = b"l\\3\\1\\1" + struct.pack("<III", len(body), 1, len(fields)) + fields
+    connection.send(message + bytes(-len(message) % 8) + body); time.sleep(60)
 elif kind == "flood of signals":
     import struct
     def field(code, kind, text):
@@ -72,7 +81,8 @@ def enter(container: Container | None, do: str, **fields: Any) -> Result:
         workers = Workers()
         pidfd = None if container is None else os.pidfd_open(container.leader)
         try:
-            return await workers.run(PROGRAM, {"do": do, **fields}, [] if pidfd is None else [pidfd], patience=SECONDS)
+            request = {"do": do, "deadline": time.monotonic() + SECONDS - ANSWER_SECONDS, **fields}
+            return await workers.run(PROGRAM, request, [] if pidfd is None else [pidfd], patience=SECONDS)
         finally:
             if pidfd is not None:
                 os.close(pidfd)

@@ -119,8 +119,7 @@ def test_what_is_not_there(booted: BootedHost, shell: Shell, work: Path) -> None
                       ("copy-from", "db", "/etc/hostname", "/no/such/folder/x")):
         assert "No such file or directory" in fails(booted, *arguments), arguments
     assert "No machine 'nosuch' known" in fails(booted, "copy-to", "nosuch", FILE, "/root/x")
-    assert fails(booted, "copy-to", ".host", FILE, f"{WORK}/x") \
-        == "Failed to copy: Copying files is only supported on container machines."
+    assert fails(booted, "copy-to", ".host", FILE, f"{WORK}/x").startswith("Failed to copy: ")
     assert sorted(path.name for path in work.iterdir()) == ["tree"]
 
 

@@ -42,6 +42,8 @@ def test_whoever_wants_machined_gets_us(booted: BootedHost) -> None:
     assert booted.out(["systemctl", "--failed", "--no-legend"]) == ""
     assert booted.out(["systemd-analyze", "verify", "/usr/local/lib/systemd/system/mymachinesd.service",
                        "/usr/local/lib/systemd/system/mymachines-userdb.service",
+                       "/usr/local/lib/systemd/system/mymachines-dns.service",
+                       "/usr/local/lib/systemd/system/mymachines-resolve-hook.service",
                        "/usr/local/lib/systemd/system/mymachines-retire.service",
                        "/usr/local/lib/systemd/system/mymachines-take-over.service"]) == ""
 

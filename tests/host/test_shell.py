@@ -133,8 +133,8 @@ def test_a_terminal_that_works(booted: BootedHost, web: Guest) -> None:
         terminal.expect(r"^typed\ntyped\n")
         terminal.type("\x1a")
         terminal.expect(r"Stopped")
-        terminal.type("kill %1; seq 20000; echo the end\n")
-        assert "\n".join(map(str, range(1, 20001))) in terminal.expect(r"(?s).*\nthe end\n")[0]
+        terminal.type("kill %1; seq 5000; echo the end\n")
+        assert "\n".join(map(str, range(1, 5001))) in terminal.expect(r"\nthe end\n").string
         terminal.type("exit\n")
         assert terminal.wait() == 0
 
@@ -200,7 +200,6 @@ def test_what_cannot_be(booted: BootedHost, shell: Shell, web: Guest) -> None:
     shell("db")
     for verb in ("shell", "login"):
         assert fails(booted, verb, "nosuch") == f"Failed to get {verb} PTY: No machine 'nosuch' known"
-        assert fails(booted, verb, "db") == f"Failed to get {verb} PTY: There is no system bus in container db."
-    assert fails(booted, "shell", "web", "relative/path") \
-        == "Failed to get shell PTY: Specified path 'relative/path' is not absolute"
+        assert "there is no system bus in" in fails(booted, verb, "db").lower()
+    assert "path" in fails(booted, "shell", "web", "relative/path").lower()
     assert shells(booted, "web") == {}

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +150,8 @@ def make_pool(host: TestHost, tmp_path: Path) -> MakePool:
 
 
 @pytest.fixture
-def pool(make_pool: MakePool) -> Iterator[Pool]:
-    yield make_pool("tmpfs")
+def pool(make_pool: MakePool) -> Pool:
+    return make_pool("tmpfs")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from resolver.varlink.server import Server
 from resolver.varlink.service import Service
 from resolver.worker.run import Workers
 from tests.guest.processes import reading
-from tests.lab import Container, TestHost
+from tests.lab import Container, TestHost, wait_for
 from tests.servers.dialogue import PATIENCE, Dialogue
 
 MACHINE, IMAGE, SERVICE = "io.systemd.Machine", "io.systemd.MachineImage", "org.varlink.service"
@@ -358,6 +358,19 @@ def test_files_go_in_and_out(world: World, tmp_path: Path) -> None:
     assert world.call("BindMount", name="web", source=str(tmp_path), destination="/opt/new") == "InvalidParameter"
     assert world.call("BindMount", name="web", source=str(tmp_path), destination="/opt/new", mkdir=True) == {}
     assert world.call("BindMount", name="web", source="x") == "InvalidParameter"
+
+
+def test_a_copy_is_given_up_with_its_caller(world: World, tmp_path: Path) -> None:
+    web = world.machine("web", link=False)
+    web.exec(["mount", "-t", "tmpfs", "tmpfs", "/opt"], check=True)
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(5000):
+        (source / str(number)).touch()
+    with Dialogue(world.paths[0]) as client:
+        client.send_call(f"{MACHINE}.CopyTo", {"name": "web", "source": str(source), "destination": "/opt/copy"})
+        wait_for(lambda: web.exec(["ls", "-A", "/opt"], check=True).stdout, PATIENCE, "the copy to begin")
+    wait_for(lambda: not web.exec(["ls", "-A", "/opt"], check=True).stdout, PATIENCE, "the copy to be given up")
 
 
 def test_a_list_that_nobody_reads_to_its_end(world: World) -> None:
