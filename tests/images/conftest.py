@@ -63,13 +63,13 @@ class Pool:
         lay_out(self.path(name), **options)
         return self.path(name)
 
-    def big(self, name: str, files: int = 30_000) -> Path:
+    def big(self, name: str, folders: int = 100, files: int = 200) -> Path:
         """An image whose cloning and removing takes a second or more."""
         top = self.path(name)
-        for number in range(files):
-            if number % 1000 == 0:
-                (folder := top / str(number)).mkdir(parents=True)
-            (folder / str(number)).write_bytes(b"x")
+        for folder in range(folders):
+            (top / str(folder)).mkdir(parents=True)
+            for file in range(files):
+                (top / str(folder) / str(file)).write_bytes(b"x")
         return top
 
     def call(self, method: str, *, uid: int = 0, **parameters: Any) -> list[dict[str, Any]]:
