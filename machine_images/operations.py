@@ -37,7 +37,16 @@ def clone(name: str, new_name: str, read_only: bool, progress: Progress) -> None
         with settings.copied(image, new_name, progress), _opened(discovery.POOL) as pool:
             _CLONES[image.type](image, pool, new_name, progress)
             if read_only or image.type is ImageType.RAW:
-                _mark(discovery.find(new_name), read_only)
+                _mark_new(discovery.find(new_name), read_only, progress)
+
+
+def _mark_new(image: Image, read_only: bool, progress: Progress) -> None:
+    """Not before it has its name: what cannot be changed cannot be renamed either."""
+    try:
+        _mark(image, read_only)
+    except OSError:
+        _take_away(image, progress)
+        raise
 
 
 def _clone_tree(image: Image, pool: int, new_name: str, progress: Progress) -> None:
@@ -103,20 +112,21 @@ def remove(name: str, progress: Progress) -> None:
 
 def _remove(image: Image, progress: Progress) -> None:
     belongings = list(settings.of(image))
+    _take_away(image, progress)
+    for path in belongings:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _take_away(image: Image, progress: Progress) -> None:
     directory, name = os.path.split(image.path)
     entry = os.fsencode(name)
     with _opened(directory) as where:
         if os.path.islink(image.path) or image.type not in (ImageType.DIRECTORY, ImageType.SUBVOLUME):
             os.unlink(entry, dir_fd=where)  # what a link leads to is not ours
-        elif btrfs.is_btrfs(where):
-            with _thawed(image):
-                subvolumes.remove(where, entry, progress)
-        else:
-            with _thawed(image):
-                remove_tree(where, entry, progress)
-    for path in belongings:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+            return
+        with _thawed(image):
+            (subvolumes.remove if btrfs.is_btrfs(where) else remove_tree)(where, entry, progress)
 
 
 def mark_read_only(name: str, read_only: bool) -> None:

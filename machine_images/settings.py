@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from machine_images.discovery import POOL
+from machine_images.discovery import POOL, exists
 from machine_images.image import Image, ImageType
 from resolver.files.copy import copy
 from resolver.files.progress import Progress
@@ -33,7 +33,7 @@ def of(image: Image) -> Iterator[str]:
 
 @contextmanager
 def copied(image: Image, new_name: str, progress: Progress) -> Iterator[None]:
-    """For a clone. What is there by such a name stays as it is. Where the clone fails they go again. OSError."""
+    """For a clone. What is there by such a name stays as it is. Where there is no clone then, they go again. OSError."""
     made: list[str] = []
     try:
         for path in of(image):
@@ -44,7 +44,7 @@ def copied(image: Image, new_name: str, progress: Progress) -> Iterator[None]:
                 made.append(os.path.join(target, name))
         yield
     except BaseException:
-        for path in made:
+        for path in made if not exists(new_name) else ():
             with suppress(OSError):
                 os.unlink(path)
         raise

@@ -120,8 +120,10 @@ def _snapshot(top: int, directory: int, name: bytes, pool: int, progress: Progre
         for below in btrfs.paths_below(top):
             folder, entry = os.path.split(below)
             with _opened(top, below) as source, _opened(made, folder or b".") as there:
+                before = os.fstat(there)
                 os.rmdir(entry, dir_fd=there)  # the empty directory in its place
                 _snapshot(source, there, entry, pool, progress)
+                os.utime(there, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _discard(hidden: Workspace, progress: Progress) -> None:
