@@ -33,7 +33,7 @@ def of(image: Image) -> Iterator[str]:
 
 @contextmanager
 def copied(image: Image, new_name: str, progress: Progress) -> Iterator[None]:
-    """For a clone. What is there by such a name stays as it is. Where there is no clone then, they go again. OSError."""
+    """For a clone. What is there by such a name stays as it is. Without a clone they go again. OSError."""
     made: list[str] = []
     try:
         for path in of(image):

@@ -25,7 +25,8 @@ from tests.files.trees import OLD, look
 
 SETTINGS = "/run/systemd/nspawn"
 CHANGING = {"mkdir", "rename", "link", "unlink", "rmdir", "symlink", "mknod", "open", "write", "sendfile",
-            "copy_file_range", "truncate", "ftruncate", "chmod", "fchmod", "chown", "fchown", "utime", "setxattr", "ioctl"}
+            "copy_file_range", "truncate", "ftruncate", "chmod", "fchmod", "chown", "fchown", "utime", "setxattr",
+            "ioctl"}
 STEPS_MAX = 2000
 
 State = dict[str, Any]
