@@ -103,6 +103,22 @@ class Images:
     async def set_limit(self, name: str, size: int, subject: Subject) -> None:
         await self._do(subject, "limit", name, {"size": size})
 
+    async def update(self, name: str, limit: int | None, read_only: bool | None, new_name: str | None,
+                     subject: Subject) -> None:
+        """What is given is changed; the name last, so that a failure before leaves the image where it was.
+
+        Whether it may be is asked once for all, as systemd-machined does.
+        """
+        if new_name is not None:
+            check_new_name(new_name)
+        await self._check(subject, name, {"image": name, "verb": "update"})
+        if limit is not None:
+            await self._run("limit", name, {"name": name, "size": limit})
+        if read_only is not None:
+            await self._run("read-only", name, {"name": name, "read_only": read_only})
+        if new_name is not None:
+            await self._run("rename", name, {"name": name, "new_name": new_name})
+
     async def set_pool_limit(self, size: int, subject: Subject) -> None:
         # Not manage-images: as systemd-machined asks for it.
         await self._authority.check(subject, "manage-machines", {"verb": "set_pool_limit"})
@@ -119,11 +135,14 @@ class Images:
     # Inside.
 
     async def _do(self, subject: Subject, operation: str, name: str, more: Mapping[str, Any]) -> None:
+        await self._check(subject, name, _details(operation, name, more))
+        await self._run(operation, name, {"name": name, **more})
+
+    async def _check(self, subject: Subject, name: str, details: Mapping[str, str]) -> None:
         if not is_image_name(name) and name != HOST_IMAGE:
             raise InvalidArgument("name", f"Image name '{name}' is invalid.")
-        image = discovery.find(name)
-        await self._authority.check(subject, "manage-images", _details(operation, image.name, more))
-        await self._run(operation, name, {"name": name, **more})
+        discovery.find(name)
+        await self._authority.check(subject, "manage-images", details)
 
     async def _run(self, operation: str, name: str, request: Mapping[str, Any],
                    on_progress: Callable[[dict[str, Any]], object] | None = None) -> None:
@@ -169,9 +188,7 @@ class Images:
 
 def _details(operation: str, image: str, more: Mapping[str, Any]) -> dict[str, str]:
     """What polkit's rules may decide by, as systemd-machined gives it, which calls an image to be limited a machine."""
-    details = {"image": image, "verb": _VERBS.get(operation, operation)}
-    if operation == "limit":
-        details["machine"] = image
+    details = {"machine" if operation == "limit" else "image": image, "verb": _VERBS.get(operation, operation)}
     if "new_name" in more:
         details["new_name"] = more["new_name"]
     if operation == "read-only":

@@ -63,23 +63,16 @@ class MachineImageInterface:
                 yield fields
 
     async def do_update(self, call: Call) -> dict[str, Any]:
-        """What is given is changed; the name last, so that a failure before leaves the image where it was."""
-        fields, subject = call.parameters, _subject(call)
+        fields = call.parameters
         name: str = fields["name"]
-        new_name, read_only, limit = (fields.get(key) for key in ("newName", "readOnly", "limit"))
+        new_name, limit = fields.get("newName"), fields.get("limit")
         _check_name("name", name)
         if new_name is not None:
             _check_name("newName", new_name)
         if limit is not None and limit < 0:
             raise InvalidArgument("limit", f"{limit} is no number of bytes")
-        self._images.find(name)
         with _numbered():
-            if limit is not None:
-                await self._images.set_limit(name, limit, subject)
-            if read_only is not None:
-                await self._images.mark_read_only(name, read_only, subject)
-            if new_name is not None:
-                await self._images.rename(name, new_name, subject)
+            await self._images.update(name, limit, fields.get("readOnly"), new_name, _subject(call))
         return {}
 
     async def do_clone(self, call: Call) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a user may who is not root, and what polkit's rules make of it."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -33,6 +34,15 @@ RULE = """polkit.addRule(function(action, subject) {
         return polkit.Result.YES;
 });""".replace("USER", USER)
 """257 names the image `machine` where a limit is set."""
+
+DETAILS = ["image", "machine", "mode", "new_name", "read_only", "verb"]
+RULE_OF_DETAILS = """polkit.addRule(function(action, subject) {
+    var told = {};
+    NAMES.forEach(function(name) { if (action.lookup(name)) told[name] = action.lookup(name); });
+    if (subject.user == "USER" && action.id == "org.freedesktop.machine1." + ACTION &&
+        JSON.stringify(told) == JSON.stringify(EXPECTED))
+        return polkit.Result.YES;
+});""".replace("USER", USER).replace("NAMES", json.dumps(DETAILS))
 
 
 @pytest.fixture
@@ -102,3 +112,35 @@ def test_what_a_rule_allows_is_done(booted: BootedHost, images: Images, rules: s
     assert done.returncode == 0, done
     assert set(listed(booted)) == {"other", "theirs", "web"}
     assert bus(booted, "GetImageHostname", "s", "other") == 's "other-host"'
+
+
+def test_what_a_rule_is_told(booted: BootedHost, images: Images, rules: str) -> None:
+    """Names and values that rules are written by; the calls are allowed to those alone that guess all of them."""
+    images.directory("tiny")
+    def change(method: str, **parameters: str | bool) -> list[str]:
+        return ["varlinkctl", "call", SOCKET, f"io.systemd.MachineImage.{method}", json.dumps(parameters)]
+
+    ctl = ["machinectl", "--no-ask-password"]
+    for action, argv, details in (
+            ("manage-images", [*ctl, "clone", "tiny", "copy"], {"image": "tiny", "new_name": "copy", "verb": "clone"}),
+            ("manage-images", [*ctl, "rename", "copy", "new"], {"image": "copy", "new_name": "new", "verb": "rename"}),
+            ("manage-images", [*ctl, "read-only", "new", "yes"],
+             {"image": "new", "read_only": "1", "verb": "mark_read_only"}),
+            ("manage-images", [*ctl, "read-only", "new", "no"],
+             {"image": "new", "read_only": "0", "verb": "mark_read_only"}),
+            ("manage-images", [*ctl, "set-limit", "new", "1G"], {"machine": "new", "verb": "set_limit"}),
+            ("manage-machines", [*ctl, "set-limit", "1G"], {"verb": "set_pool_limit"}),
+            ("manage-images", [*ctl, "remove", "new"], {"image": "new", "verb": "remove"}),
+            ("manage-machines", [*ctl, "clean"], {"mode": "hidden", "verb": "clean_pool"}),
+            ("manage-images", change("Clone", name="tiny", newName="copy"),
+             {"image": "tiny", "new_name": "copy", "verb": "clone"}),
+            ("manage-images", change("Update", name="copy", newName="new", readOnly=False),
+             {"image": "copy", "verb": "update"}),
+            ("manage-images", change("Remove", name="new"), {"image": "new", "verb": "remove"})):
+        text = RULE_OF_DETAILS.replace("ACTION", json.dumps(action)).replace("EXPECTED", json.dumps(details))
+        booted.run(["tee", rules], stdin=text)
+
+        def allowed(argv: list[str] = argv) -> bool:
+            return not REFUSED.search(as_alice(booted, argv)[1])
+
+        wait_for(allowed, RULE_SECONDS, f"{argv} to be allowed by {details}")
