@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from machine_images import btrfs, quota
 from machine_images.image import HOST_IMAGE, UNKNOWN, Image, ImageType, NoSuchImage, is_image_name
-from machine_images.stat import facts_of
+from machine_images.stat import facts_of, opened
 
 POOL = "/var/lib/machines"
 """Where new images go."""
@@ -48,13 +48,10 @@ def everything() -> list[Image]:
 def pool() -> Image | None:
     """The directory of new images, as if it were one; None where there is none."""
     try:
-        descriptor = os.open(POOL, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with opened(POOL) as descriptor:
+            return _directory("", POOL, descriptor)
     except FileNotFoundError:
         return None
-    try:
-        return _directory("", POOL, descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def exists(name: str) -> bool:
@@ -80,11 +77,8 @@ def _in(directory: str) -> Iterator[Image]:
 
 
 def _host() -> Image:
-    descriptor = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened("/") as descriptor:
         return _directory(HOST_IMAGE, "/", descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _look(directory: str, entry: str) -> Image | None:
@@ -101,11 +95,8 @@ def _look(directory: str, entry: str) -> Image | None:
         status = os.fstat(descriptor)
         name, is_raw = entry.removesuffix(RAW_SUFFIX), entry.endswith(RAW_SUFFIX)
         if stat.S_ISDIR(status.st_mode) and is_image_name(entry):
-            opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
-            try:
-                return _directory(entry, path, opened)
-            finally:
-                os.close(opened)
+            with opened(f"/proc/self/fd/{descriptor}/.") as top:
+                return _directory(entry, path, top)
         if stat.S_ISREG(status.st_mode) and is_raw and is_image_name(name):
             facts, used = facts_of(descriptor), status.st_blocks * 512
             return Image(name, path, ImageType.RAW, not status.st_mode & 0o222 or _is_read_only(path),
@@ -118,14 +109,14 @@ def _look(directory: str, entry: str) -> Image | None:
         os.close(descriptor)
 
 
-def _directory(name: str, path: str, opened: int) -> Image:
-    if not btrfs.is_subvolume(opened):
-        facts = facts_of(opened)
+def _directory(name: str, path: str, top: int) -> Image:
+    if not btrfs.is_subvolume(top):
+        facts = facts_of(top)
         return Image(name, path, ImageType.DIRECTORY, facts.immutable or _is_read_only(path), facts.created)
-    used = quota.quota_of(opened)
+    used = quota.quota_of(top)
     sizes: list[int | None] = [None] * 4 if used is None else list(used)
-    return Image(name, path, ImageType.SUBVOLUME, btrfs.is_read_only(opened) or _is_read_only(path),
-                 btrfs.created(opened), 0, *(UNKNOWN if size is None else size for size in sizes))
+    return Image(name, path, ImageType.SUBVOLUME, btrfs.is_read_only(top) or _is_read_only(path),
+                 btrfs.created(top), 0, *(UNKNOWN if size is None else size for size in sizes))
 
 
 def _is_read_only(path: str) -> bool:

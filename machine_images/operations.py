@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from machine_images import btrfs, discovery, quota, settings, subvolumes
 from machine_images.image import UNKNOWN, Image, ImageBusy, ImageReadOnly, ImageType, NoSuchImage, is_image_name
 from machine_images.locks import alone, image_locked, kept, name_locked
-from machine_images.stat import facts_of, set_immutable, set_writable
+from machine_images.stat import facts_of, opened, set_immutable, set_writable
 from resolver.core.errors import FileExists, InvalidArgument, NotSupported
 from resolver.files.copy import copy
 from resolver.files.kernel import rename_new
@@ -34,7 +34,7 @@ def clone(name: str, new_name: str, read_only: bool, progress: Progress) -> None
             raise FileExists("File exists")
         os.makedirs(discovery.POOL, mode=0o700, exist_ok=True)
         # The settings come first: it is never without what restricts it.
-        with settings.copied(image, new_name, progress), _opened(discovery.POOL) as pool:
+        with settings.copied(image, new_name, progress), opened(discovery.POOL) as pool:
             _CLONES[image.type](image, pool, new_name, progress)
             if read_only or image.type is ImageType.RAW:
                 _mark_new(discovery.find(new_name), read_only, progress)
@@ -50,7 +50,7 @@ def _mark_new(image: Image, read_only: bool, progress: Progress) -> None:
 
 
 def _clone_tree(image: Image, pool: int, new_name: str, progress: Progress) -> None:
-    with _opened(image.path) as top:
+    with opened(image.path) as top:
         if image.type is ImageType.SUBVOLUME and subvolumes.same_file_system(top, pool):
             subvolumes.snapshot(top, pool, os.fsencode(new_name), progress)
         elif image.path == "/":
@@ -63,7 +63,7 @@ def _clone_tree(image: Image, pool: int, new_name: str, progress: Progress) -> N
 
 def _clone_raw(image: Image, pool: int, new_name: str, progress: Progress) -> None:
     directory, source = os.path.split(os.path.realpath(image.path))
-    with _opened(directory) as where:
+    with opened(directory) as where:
         copy(where, os.fsencode(source), pool, os.fsencode(new_name + discovery.RAW_SUFFIX), progress)
 
 
@@ -86,7 +86,7 @@ def rename(name: str, new_name: str) -> None:
             raise FileExists("File exists")
         directory, entry = os.path.split(image.path)
         suffix = discovery.RAW_SUFFIX if image.type is ImageType.RAW else ""
-        with settings.moved(image, new_name), _unprotected(image), _opened(directory) as where:
+        with settings.moved(image, new_name), _unprotected(image), opened(directory) as where:
             _rename_new(where, os.fsencode(entry), os.fsencode(new_name + suffix))
 
 
@@ -121,7 +121,7 @@ def _remove(image: Image, progress: Progress) -> None:
 def _take_away(image: Image, progress: Progress) -> None:
     directory, name = os.path.split(image.path)
     entry = os.fsencode(name)
-    with _opened(directory) as where:
+    with opened(directory) as where:
         if os.path.islink(image.path) or image.type not in (ImageType.DIRECTORY, ImageType.SUBVOLUME):
             os.unlink(entry, dir_fd=where)  # what a link leads to is not ours
             return
@@ -139,7 +139,7 @@ def mark_read_only(name: str, read_only: bool) -> None:
 def _mark(image: Image, read_only: bool) -> None:
     path = os.path.realpath(image.path)
     if image.type is ImageType.SUBVOLUME:
-        with _opened(path) as top:
+        with opened(path) as top:
             btrfs.set_read_only(top, read_only)
     elif image.type is ImageType.DIRECTORY:
         set_immutable(path, read_only)
@@ -154,7 +154,7 @@ def set_limit(name: str, size: int) -> None:
     image = _to_be_changed(name)
     if image.type is not ImageType.SUBVOLUME:
         raise NotSupported("Only subvolumes of btrfs have a limit: Operation not supported")
-    with _opened(image.path) as top, _counted():
+    with opened(image.path) as top, _counted():
         below = subvolumes.ids_below(top)
         if below:
             quota.make_group(top, below, quota.IMAGE_LEVEL)
@@ -164,7 +164,7 @@ def set_limit(name: str, size: int) -> None:
 def set_pool_limit(size: int) -> None:
     """Of all images of the pool together. NotSupported, OSError."""
     os.makedirs(discovery.POOL, mode=0o700, exist_ok=True)
-    with _opened(discovery.POOL) as top:
+    with opened(discovery.POOL) as top:
         if not btrfs.is_subvolume(top):
             raise NotSupported(f"{discovery.POOL} is no subvolume of btrfs: Operation not supported")
         with _counted():
@@ -230,7 +230,7 @@ def has_leftovers() -> bool:
 def delete_leftovers() -> None:
     """Delete what killed operations have left, as far as that goes."""
     for path in _CHANGED:
-        with contextlib.suppress(OSError), _opened(path) as directory:
+        with contextlib.suppress(OSError), opened(path) as directory:
             if btrfs.is_btrfs(directory):
                 subvolumes.delete_leftovers(directory)
             remove_leftovers(directory)
@@ -272,21 +272,12 @@ def _there(image: Image) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
 def _unprotected(image: Image) -> Iterator[None]:
     """What is immutable cannot be renamed: it is not for that moment."""
     if image.type is not ImageType.DIRECTORY or not _is_immutable(image):
         yield
         return
-    with _opened(image.path) as top, _thawed(image):
+    with opened(image.path) as top, _thawed(image):
         yield
         set_immutable(f"/proc/self/fd/{top}/.", True)
 
@@ -307,5 +298,5 @@ def _thawed(image: Image) -> Iterator[None]:
 
 
 def _is_immutable(image: Image) -> bool:
-    with _opened(image.path) as top:
+    with opened(image.path) as top:
         return facts_of(top).immutable

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 from machine_images.discovery import POOL, exists
 from machine_images.image import Image, ImageType
+from machine_images.stat import opened
 from resolver.files.copy import copy
 from resolver.files.progress import Progress
 
@@ -39,7 +40,7 @@ def copied(image: Image, new_name: str, progress: Progress) -> Iterator[None]:
         for path in of(image):
             folder, file = os.path.split(path)
             target, name = folder if folder in FOLDERS else POOL, new_name + file[len(image.name):]
-            with suppress(FileExistsError), _opened(folder) as where, _opened(target) as there:
+            with suppress(FileExistsError), opened(folder) as where, opened(target) as there:
                 copy(where, os.fsencode(file), there, os.fsencode(name), progress)
                 made.append(os.path.join(target, name))
         yield
@@ -73,12 +74,3 @@ def moved(image: Image, new_name: str) -> Iterator[None]:
                 os.unlink(old)
             elif not os.path.lexists(path):
                 os.rename(old, path)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -6,6 +6,8 @@ import fcntl
 import os
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 _AT_EMPTY_PATH = 0x1000  # linux/fcntl.h
@@ -26,6 +28,16 @@ class Facts(NamedTuple):
     created: int
     modified: int
     immutable: bool
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """A directory. OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def facts_of(descriptor: int) -> Facts:
