@@ -159,6 +159,7 @@ def set_limit(name: str, size: int) -> None:
         if below:
             quota.make_group(top, below, quota.IMAGE_LEVEL)
         quota.set_limit(top, None if size == UNKNOWN else size)
+        quota.recount(top)
 
 
 def set_pool_limit(size: int) -> None:
@@ -172,6 +173,7 @@ def set_pool_limit(size: int) -> None:
                 quota.enable(top)  # as who sets a limit to all expects it
                 quota.make_group(top, subvolumes.ids_below(top), quota.POOL_LEVEL)
             quota.set_limit(top, None if size == UNKNOWN else size)
+            quota.recount(top)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,9 @@ POOL_LEVEL, IMAGE_LEVEL = 255, 254
 
 _LEVEL_SHIFT = 48  # BTRFS_QGROUP_LEVEL_SHIFT
 _TREE = 8  # BTRFS_QUOTA_TREE_OBJECTID
-_INFO_KEY, _LIMIT_KEY, _RELATION_KEY = 242, 244, 246
+_STATUS_KEY, _INFO_KEY, _LIMIT_KEY, _RELATION_KEY = 240, 242, 244, 246
+_STATUS = struct.Struct("<4Q")  # version, generation, flags, rescan
+_INCONSISTENT = 1 << 2
 _INFO = struct.Struct("<5Q")  # generation, rfer, rfer_cmpr, excl, excl_cmpr
 _LIMIT_ITEM = struct.Struct("<5Q")  # flags, max_rfer, max_excl, rsv_rfer, rsv_excl
 _MAX_RFER, _MAX_EXCL = 1 << 0, 1 << 1
@@ -105,6 +107,23 @@ def join(top: int, pool: int) -> None:
         _assign(top, subvolume_id(top), group)
 
 
+def recount(top: int) -> None:
+    """Have the kernel count all anew, in the background, where it knows that its numbers are wrong. OSError.
+
+    It is so where what has blocks already changes its groups, and after a snapshot of what is in several. Until then
+    nothing is counted at all, and no limit holds.
+    """
+    try:
+        status = search(top, _TREE, (0, 0), _STATUS_KEY, (0, 0))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EPERM, errno.ENOTTY):
+            return
+        raise
+    if status and _STATUS.unpack_from(status[0].content)[2] & _INCONSISTENT:
+        with suppress(OSError):  # EINPROGRESS: it does
+            fcntl.ioctl(top, _RESCAN, bytearray(_RESCAN_ARGS.size))
+
+
 def _group_of(top: int) -> int:
     """The one that counts a subvolume with those below it: of the same id, as low as can be; or just its own."""
     own = subvolume_id(top)
@@ -114,10 +133,5 @@ def _group_of(top: int) -> int:
 
 
 def _assign(top: int, member: int, group: int) -> None:
-    try:
-        incomplete = fcntl.ioctl(top, _ASSIGN, bytearray(_ASSIGN_ARGS.pack(1, member, group)))
-    except FileExistsError:
-        return
-    if incomplete:
-        with suppress(OSError):  # EINPROGRESS: it is being done
-            fcntl.ioctl(top, _RESCAN, bytearray(_RESCAN_ARGS.size))
+    with suppress(FileExistsError):
+        fcntl.ioctl(top, _ASSIGN, _ASSIGN_ARGS.pack(1, member, group))

@@ -57,6 +57,7 @@ def snapshot(top: int, directory: int, name: bytes, progress: Progress) -> None:
     hidden = Workspace(directory)
     try:
         _snapshot(top, hidden.fd, NEW, directory, progress)
+        quota.recount(directory)
         rename_new(hidden.fd, NEW, directory, name)
     finally:
         _discard(hidden, progress)
@@ -78,6 +79,7 @@ def copied(source_directory: int, source: bytes, directory: int, name: bytes, pr
             os.rmdir(_TREE, dir_fd=made)
             status = os.stat(source, dir_fd=source_directory)
             os.utime(made, ns=(status.st_atime_ns, status.st_mtime_ns))
+        quota.recount(directory)
         rename_new(hidden.fd, NEW, directory, name)
     finally:
         _discard(hidden, progress)

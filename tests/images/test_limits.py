@@ -120,6 +120,22 @@ def test_a_copy_beyond_the_limit_leaves_nothing(btrfs: Pool) -> None:
     btrfs.do("Clone", name="tree", newName="copied")
 
 
+def test_limits_hold_after_a_clone(btrfs: Pool) -> None:
+    """The kernel stops counting where what is cloned is in several groups, until it is told to count anew."""
+    subvolume(btrfs, "web")
+    subvolume(btrfs, "web/inner")
+    btrfs.do("SetPoolLimit", limit=100 * MEBIBYTE)
+    btrfs.do("Update", name="web", limit=10 * MEBIBYTE)
+    btrfs.do("Clone", name="web", newName="other")
+    btrfs.host.run(["btrfs", "quota", "rescan", "--wait-norescan", POOL], check=True)    # until it has
+    text = btrfs.host.run(["btrfs", "qgroup", "show", POOL], check=True)
+    assert "inconsistent" not in text.stderr
+    for name in ("web/inner/more", "other/more"):
+        with pytest.raises(OSError, match="quota exceeded"):
+            write(btrfs.path(name), 120)
+        btrfs.path(name).unlink()
+
+
 def test_a_removed_image_counts_no_more(btrfs: Pool) -> None:
     subvolume(btrfs, "web", 20)
     btrfs.do("SetPoolLimit", limit=60 * MEBIBYTE)

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -179,4 +180,40 @@ def test_clean_all(booted: BootedHost, btrfs: Images) -> None:
     assert "Removed 2 images in total." in done.stderr + done.stdout
     assert set(listed(booted, "--all")) == {".host"}
     assert btrfs.entries() == set()
+    assert subvolumes(booted) == set()
+
+
+def groups_above(host: BootedHost, name: str) -> set[str]:
+    """All quota groups that count a subvolume besides its own."""
+    text = host.out(["btrfs", "qgroup", "show", "-p", "--raw", MACHINES])
+    rows = [re.findall(r"\b\d+/\d+\b", line) for line in text.splitlines()]
+    parents = {group: set(above) for group, *above in filter(None, rows)}
+    found: set[str] = set()
+    pending = {f"0/{host.out(['btrfs', 'inspect-internal', 'rootid', f'{MACHINES}/{name}'])}"}
+    while pending:
+        above = parents.get(pending.pop(), set()) - found
+        found |= above
+        pending |= above
+    return found
+
+
+def test_what_is_imported_counts_in_the_pool(booted: BootedHost, btrfs: Images) -> None:
+    """systemd-importd makes groups of its own below the one that was made here; limits of either kind hold."""
+    booted.run(["machinectl", "set-limit", "100M"])
+    booted.run(f"mkdir -p {MACHINES}/tree/etc {MACHINES}/tree/usr && tar -C {MACHINES}/tree -cf /srv/tree.tar .")
+    booted.run(["machinectl", "import-tar", "--verify=no", "/srv/tree.tar", "imported"], timeout=60)
+    booted.run(["machinectl", "import-fs", f"{MACHINES}/tree", "copied"], timeout=60)
+    booted.run(["machinectl", "clone", "imported", "cloned"])
+    booted.run(["rm", "/srv/tree.tar"])
+    assert subvolumes(booted) == {"imported", "copied", "cloned"}
+    for name in ("imported", "copied", "cloned"):
+        assert any(group.startswith("255/") for group in groups_above(booted, name)), name
+    booted.run(["machinectl", "set-limit", "imported", "10M"])
+    assert shown(booted, "imported")["Limit"] == str(10 * MEBIBYTE)
+    for name, size in (("imported", 20), ("cloned", 150)):
+        full = booted.run(f"head --bytes={size}M /dev/urandom >{MACHINES}/{name}/data; sync {MACHINES}/{name}/data",
+                          check=False)
+        assert "Disk quota exceeded" in full.stderr, name
+        booted.run(["rm", f"{MACHINES}/{name}/data"])
+    booted.run(["machinectl", "remove", "imported", "cloned", "copied"])
     assert subvolumes(booted) == set()
