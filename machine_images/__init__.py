@@ -8,7 +8,8 @@ copying of trees, and the daemon that composes them.
     discovery.py   which there are: a look at the directories, each time somebody asks
     stat.py, btrfs.py   what the file system tells of one, and the flags that it keeps
     locks.py       the locks by which systemd-nspawn, systemd-importd and this keep out of each other's way
-    subvolumes.py  trees of btrfs subvolumes
+    subvolumes.py, quota.py   trees of btrfs subvolumes, and what they may use
+    settings.py    the files that belong to an image, and go along with it
     operations.py  clone, rename, remove, mark, limit, clean: blocking, in a worker (__main__.py)
     metadata.py    what an image says of itself: read in a worker, and not trusted
     images.py      who may do what; starts the workers

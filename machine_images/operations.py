@@ -44,7 +44,7 @@ def _mark_new(image: Image, read_only: bool, progress: Progress) -> None:
     """Not before it has its name: what cannot be changed cannot be renamed either."""
     try:
         _mark(image, read_only)
-    except OSError:
+    except (OSError, NotSupported):
         _take_away(image, progress)
         raise
 
@@ -142,7 +142,12 @@ def _mark(image: Image, read_only: bool) -> None:
         with opened(path) as top:
             btrfs.set_read_only(top, read_only)
     elif image.type is ImageType.DIRECTORY:
-        set_immutable(path, read_only)
+        try:
+            set_immutable(path, read_only)
+        except OSError as error:
+            if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP):
+                raise NotSupported("The file system has no immutable files: Operation not supported") from None
+            raise
     elif image.type is ImageType.RAW:
         set_writable(path, not read_only)
     else:

@@ -195,6 +195,18 @@ def test_a_mount_point_stays_as_it_is(make_pool: MakePool) -> None:
     pool.do("Remove", name="web")       # the mark would outlive the file system's end else
 
 
+def test_a_clone_that_cannot_be_marked_is_none(pool: Pool) -> None:
+    """ramfs has no immutable files."""
+    pool.host.run(["mount", "-t", "ramfs", "ramfs", "/var/lib/machines"], check=True)
+    (pool.path("web") / "etc").mkdir(parents=True)
+    settings(pool, "web").write_text("[Exec]\n")
+    assert pool.error("Clone", name="web", newName="copy", readOnly=True) == ("System", errno.EOPNOTSUPP)
+    assert pool.error("Update", name="web", readOnly=True) == ("System", errno.EOPNOTSUPP)
+    assert pool.entries() == {"web"}
+    assert settings_of(pool) == {"web.nspawn"}
+    pool.do("Clone", name="web", newName="copy")
+
+
 def test_a_full_disk(make_pool: MakePool) -> None:
     """Says so, and leaves nothing."""
     pool = make_pool("tmpfs")
