@@ -109,7 +109,8 @@ def uninstall(layout: Layout) -> None:
     if not mine:
         raise SystemExit(f"nothing is installed at {layout.on_disk(layout.home)}")
     if layout.destdir == Path("/"):
-        _run_if_there("systemctl", "disable", "--now", "--quiet", "mymachinesd.service", "mymachines-dns.service")
+        _run_if_there("systemctl", "disable", "--now", "--quiet", "mymachinesd.service", "mymachines-dns.service",
+                      "mymachines-dns-publish.service")
     for path in mine:
         layout.on_disk(path).unlink(missing_ok=True)
     shutil.rmtree(layout.on_disk(layout.home))

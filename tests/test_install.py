@@ -41,9 +41,10 @@ def test_install_puts_files_and_uninstall_takes_them(tmp_path: Path, prefix: str
     assert {path for path in put if "/share/doc/" not in path} == {
         f"{prefix}/lib/libnss_mymachines.so.2", f"{prefix}/bin/mymachinesctl", f"{prefix}/sbin/mymachinesd",
         f"{prefix}/sbin/mymachines-userdb", f"{units}/mymachinesd.service", f"{units}/mymachines-userdb.service",
-        f"{prefix}/sbin/mymachines-dns", f"{prefix}/sbin/mymachines-resolve-hook", f"{units}/mymachines-dns.service",
-        f"{units}/mymachines-resolve-hook.service", f"{units}/mymachines-retire.service",
-        f"{units}/mymachines-take-over.service",
+        f"{prefix}/sbin/mymachines-dns", f"{prefix}/sbin/mymachines-resolve-hook",
+        f"{prefix}/sbin/mymachines-dns-publish", f"{units}/mymachines-dns.service",
+        f"{units}/mymachines-dns-publish.service", f"{units}/mymachines-resolve-hook.service",
+        f"{units}/mymachines-retire.service", f"{units}/mymachines-take-over.service",
         f"{units}/dbus-org.freedesktop.machine1.service.d/mymachines.conf",
         "/usr/share/dbus-1/system.d/mymachines.conf", "/usr/share/polkit-1/actions/mymachines.policy",
         *([] if prefix == "/usr" else ["/usr/local/share/dbus-1/system-services/org.freedesktop.machine1.service"])}

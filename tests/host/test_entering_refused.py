@@ -80,12 +80,18 @@ def bob(booted: BootedHost, web: Guest) -> Iterator[str]:
 def rules(booted: BootedHost) -> Iterator[None]:
     yield
     booted.run(["rm", "-f", RULES])
-    booted.run(["systemctl", "restart", "polkit.service"])
+    restart_polkit(booted)
 
 
 def set_rules(host: BootedHost, text: str) -> None:
     """polkit is started anew, which reads them all."""
     host.run(["sh", "-c", f"cat >{RULES}"], stdin=text)
+    restart_polkit(host)
+
+
+def restart_polkit(host: BootedHost) -> None:
+    """As often as tests like: systemd would refuse the sixth time in ten seconds."""
+    host.run(["systemctl", "reset-failed", "polkit.service"], check=False)
     host.run(["systemctl", "restart", "polkit.service"])
 
 
