@@ -12,7 +12,8 @@
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
 # packages by pip, as its configuration says; where Debian's packages are missing, root gets them by apt-get and anybody
 # else is told what to install. `make test` installs real clients: Debian's libnss-systemd then adds itself to
-# /etc/nsswitch.conf, and on a host that runs systemd, systemd-userdbd.socket and machines.target are enabled.
+# /etc/nsswitch.conf, and on a host that runs systemd, systemd-userdbd.socket and machines.target are enabled. BIND and
+# Knot DNS are stopped and disabled where this installed them.
 #
 # PYTHON chooses the interpreter of a new .venv; CC, CFLAGS and LDFLAGS are honoured. LIBDIR is the shim's folder, and
 # DESTDIR is put before every path that is written to: nothing outside it is then touched or told.
@@ -30,6 +31,7 @@ BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
     btrfs-progs e2fsprogs xfsprogs
+TEST_SERVICES := named.service knot.service
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)
@@ -113,8 +115,13 @@ demo-packages:
 bench-packages:
 	@$(call fetch,$(BENCH_PACKAGES),DNS is not compared without them)
 
+# Debian starts the servers that a package brings. Tests start their own, in private namespaces: those that came just now
+# are stopped again, and one that an administrator has is left alone.
 test-packages:
-	@$(call fetch,$(TEST_PACKAGES),tests that need them are skipped)
+	@if [ -d /run/systemd/system ]; then for service in $(TEST_SERVICES); do \
+	    systemctl cat "$$service" >/dev/null 2>&1 || came="$$came $$service"; done; fi; \
+	$(call fetch,$(TEST_PACKAGES),tests that need them are skipped); \
+	if [ -n "$$came" ] && [ "$$(id -u)" = 0 ]; then systemctl disable --quiet --now $$came; fi
 
 # $(call fetch,PACKAGES,CONSEQUENCE): installs those that are missing, as root on Debian. Somebody else on Debian is told;
 # elsewhere packages have other names, and whoever needs one says so.
