@@ -11,9 +11,10 @@
 #
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
 # packages by pip, as its configuration says; where Debian's packages are missing, root gets them by apt-get and anybody
-# else is told what to install. `make test` installs real clients: Debian's libnss-systemd then adds itself to
-# /etc/nsswitch.conf, and on a host that runs systemd, systemd-userdbd.socket and machines.target are enabled. BIND and
-# Knot DNS are stopped and disabled where this installed them.
+# else is told what to install. `make test` installs real clients and servers: Debian's libnss-systemd then adds itself to
+# /etc/nsswitch.conf. On a host that runs systemd, services and sockets that come with these (bind9, knot, libvirtd) run
+# until all is installed, and are then stopped and disabled, for tests start their own; timers and machines.target stay.
+# Another service manager keeps what it starts.
 #
 # PYTHON chooses the interpreter of a new .venv; CC, CFLAGS and LDFLAGS are honoured. LIBDIR is the shim's folder, and
 # DESTDIR is put before every path that is written to: nothing outside it is then touched or told.
@@ -31,7 +32,6 @@ BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
     btrfs-progs e2fsprogs xfsprogs
-TEST_SERVICES := named.service knot.service
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)
@@ -115,16 +115,11 @@ demo-packages:
 bench-packages:
 	@$(call fetch,$(BENCH_PACKAGES),DNS is not compared without them)
 
-# Debian starts the servers that a package brings. Tests start their own, in private namespaces: those that came just now
-# are stopped again, and one that an administrator has is left alone.
 test-packages:
-	@if [ -d /run/systemd/system ]; then for service in $(TEST_SERVICES); do \
-	    systemctl cat "$$service" >/dev/null 2>&1 || came="$$came $$service"; done; fi; \
-	$(call fetch,$(TEST_PACKAGES),tests that need them are skipped); \
-	if [ -n "$$came" ] && [ "$$(id -u)" = 0 ]; then systemctl disable --quiet --now $$came; fi
+	@$(call fetch,$(TEST_PACKAGES),tests that need them are skipped)
 
 # $(call fetch,PACKAGES,CONSEQUENCE): installs those that are missing, as root on Debian. Somebody else on Debian is told;
-# elsewhere packages have other names, and whoever needs one says so.
+# elsewhere packages have other names, and whoever needs one says so. What was not enabled before is so no more.
 define fetch
 command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || exit 0; \
 missing=; for package in $(1); do \
@@ -136,6 +131,14 @@ else \
     echo "installing$$missing"; \
     export DEBIAN_FRONTEND=noninteractive; \
     set -- apt-get install -qq --no-install-recommends -o Dpkg::Use-Pty=0 $$missing; \
-    "$$@" >/dev/null 2>&1 || { apt-get update -qq && "$$@" >/dev/null; }; \
+    before=$$($(enabled-units)); status=0; \
+    "$$@" >/dev/null 2>&1 || { apt-get update -qq && "$$@" >/dev/null; } || status=$$?; \
+    for unit in $$($(enabled-units)); do \
+        echo "$$before" | grep -qxF "$$unit" || systemctl --quiet disable --now "$$unit"; \
+    done; \
+    exit $$status; \
 fi
 endef
+
+enabled-units = test ! -d /run/systemd/system || \
+    systemctl list-unit-files --no-legend --type=service,socket --state=enabled | cut -d' ' -f1
