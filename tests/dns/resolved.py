@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """python -m tests.dns.resolved ROOT: the hook, asked by a real systemd-resolved of 259 or later.
 
-Debian 13 has 257. ROOT is a tree that has a newer one, made so, which takes some minutes and is why this is no test:
+Debian 13 has 257. ROOT is a tree that has a newer one, made so, which takes some minutes and is why this is a test only
+where MYMACHINES_TEST_RESOLVED=ROOT says so:
 
     debootstrap --variant=minbase --include=systemd,systemd-resolved forky ROOT
 
@@ -19,6 +20,9 @@ from pathlib import Path
 
 from tests.dns.serving import Process, Table
 from tests.lab import wait_for
+
+MORTAL = "setpriv", "--pdeathsig=KILL"
+"""What is started so ends with this process, whatever ends it."""
 
 INSIDE = "MYMACHINES_INSIDE_NAMESPACES"
 CONFIGURATION = "[Resolve]\nDNS=127.0.0.1:5300\nFallbackDNS=\nLLMNR=no\nMulticastDNS=no\nDNSSEC=no\nCache=no\n"
@@ -38,7 +42,7 @@ def dig(name: str, rdtype: str = "A") -> str:
 
 @contextmanager
 def running(*words: str) -> Iterator[None]:
-    process = subprocess.Popen(["setpriv", "--pdeathsig=KILL", *words], stdout=subprocess.DEVNULL,
+    process = subprocess.Popen([*MORTAL, *words], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     try:
         yield
@@ -82,7 +86,7 @@ def check(root: Path) -> None:
             "dnsmasq", "--keep-in-foreground", "--port=5300", "--no-resolv", "--no-hosts", "--listen-address=127.0.0.1",
             "--bind-interfaces", "--conf-file=/dev/null", "--pid-file=", "--user=root",
             *(f"--host-record={name},{address}" for name, address in WORLD.items())))
-        hook = stack.enter_context(Process(*arguments))
+        hook = stack.enter_context(Process(*arguments, before=MORTAL))
         stack.enter_context(running("chroot", str(root), "/usr/lib/systemd/systemd-resolved"))
         the_world_goes_on()
         expect("web", "A", "NOERROR 10.1.2.3")
@@ -102,7 +106,7 @@ def check(root: Path) -> None:
         the_world_goes_on()
         expect("web", "A", "REFUSED")
         print("it is started again")
-        with Process(*arguments) as again:
+        with Process(*arguments, before=MORTAL) as again:
             expect("web", "A", "NOERROR 10.1.2.3")
             the_world_goes_on()
             again.stop()
