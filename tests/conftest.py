@@ -19,6 +19,8 @@ SKIPS_IN_CI = [
     r"varlinkctl came with systemd 253",
     # gcc-multilib exists for x86 alone
     r"no 32-bit programs on (?!x86_64)\w+",
+    # a tree of a distribution in the making, which changes daily: for whoever has made one
+    r"MYMACHINES_TEST_RESOLVED names no tree .*",
     # the kernel is not a package: the machine's owner chose its modules
     r"this kernel has no \w+",
     # a container without a writable /sys/fs/cgroup: which control groups there are is CI's choice
