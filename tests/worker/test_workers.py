@@ -24,6 +24,7 @@ Ask = Callable[..., Coroutine[Any, Any, Result]]
 
 @asynccontextmanager
 async def asking(maximum: int) -> AsyncIterator[Ask]:
+    before = set(children())    # others' of this process, such as a booted host that several tests share
     workers = Workers(maximum)
 
     async def ask(do: str, *, patience: float = PATIENCE, descriptors: tuple[int, ...] = (), on_progress: Any = None,
@@ -33,7 +34,7 @@ async def asking(maximum: int) -> AsyncIterator[Ask]:
 
     yield ask
     await workers.close()
-    assert not [pid for pid in children() if is_alive(pid)]
+    assert not [pid for pid in children() if pid not in before and is_alive(pid)]
 
 
 def trying(steps: Callable[[Ask], Awaitable[None]], maximum: int = 8) -> None:
