@@ -18,6 +18,10 @@ from machine_images.dbus import ImageManagerHandlers, ImageObjects
 from machine_images.images import Images
 from machine_images.varlink import MachineImageInterface, machine_image_interface
 from resolver import __version__, log
+from resolver.config import CONFIG_PATH
+from resolver.config.read import read_configuration
+from resolver.config.settings import Settings
+from resolver.core.machine import AddressSource
 from resolver.core.registry import Registry
 from resolver.dbus import errors as dbus_errors
 from resolver.dbus.connection import Connection
@@ -34,11 +38,13 @@ from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.state_files import StateFiles
 from resolver.host.this_host import host_machine
+from resolver.leases.places import PLACES, dnsmasq_places
 from resolver.manager import Manager
 from resolver.notify import notify
 from resolver.nss_server import NssServer
 from resolver.outside import OutsideAddresses
 from resolver.publisher import Publisher
+from resolver.reload import Reload
 from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
 from resolver.table.writer import TableWriter
@@ -47,7 +53,7 @@ from resolver.varlink import IMAGE_SOCKET, MACHINE_SOCKET
 from resolver.varlink import errors as varlink_errors
 from resolver.varlink.machine import MachineInterface, machine_interface
 from resolver.varlink.mymachines import MymachinesInterface, mymachines_interface
-from resolver.varlink.server import Server
+from resolver.varlink.server import Limits, Server
 from resolver.varlink.service import Service
 from resolver.varlink.watch import Watches
 from resolver.worker.run import Workers
@@ -68,15 +74,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mymachinesd",
         description="Tracks the containers and VMs of this host, and publishes their names, addresses and users.",
-        epilog="Runs in the foreground, logs to standard error, stops in good order on SIGTERM.")
+        epilog="Runs in the foreground, logs to standard error, reads its configuration anew on SIGHUP, stops in good "
+               "order on SIGTERM.")
     parser.add_argument("--no-userdb", action="store_true",
                         help="do not run the userdb process: mymachines-userdb.service does")
     parser.add_argument("--no-dbus", action="store_true", help="do not look for a system bus")
-    parser.add_argument("--log-level", default="info", choices=["error", "warning", "info", "debug"],
-                        help="how much to log (default: info)")
+    parser.add_argument("--log-level", choices=["error", "warning", "info", "debug"],
+                        help="how much to log (default: as configured, and else info)")
+    parser.add_argument("--config", metavar="PATH", default=CONFIG_PATH,
+                        help="the configuration, with drop-ins in PATH.d (default: %(default)s)")
+    parser.add_argument("--check", action="store_true",
+                        help="say what is wrong with the configuration, and exit; 1 where something is")
     parser.add_argument("--version", action="version", version=f"mymachinesd {__version__}")
     options = parser.parse_args(arguments)
-    log.setup("mymachinesd", getattr(logging, options.log_level.upper()))
+    configuration = read_configuration(options.config)
+    if options.check:
+        print(*configuration.problems, sep="\n", end="\n" if configuration.problems else "", file=sys.stderr)  # noqa: T201 - a person asks
+        return 1 if configuration.problems else 0
+    log.setup("mymachinesd", log_level(options.log_level or configuration.settings.log.level))
+    for problem in configuration.problems:
+        _log.error("%s; it is passed over", problem)
     os.umask(0o022)
     try:
         os.makedirs(RUN_DIRECTORY, mode=0o755, exist_ok=True)
@@ -89,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ALREADY_RUNNING
     _raise_descriptor_limit()
     try:
-        asyncio.run(_serve(options))
+        asyncio.run(_serve(options, configuration.settings))
     except OSError as error:
         _log.error("Cannot serve: %s", error)
         return 1
@@ -98,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _serve(options: argparse.Namespace) -> None:
+async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -131,8 +148,22 @@ async def _serve(options: argparse.Namespace) -> None:
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
 
+    async def apply(settings: Settings) -> None:
+        """Nothing that is there is lost. OSError where something cannot be had."""
+        manager.machines_max = settings.machines.maximum
+        for server in varlink:
+            server.limits = varlink_limits(settings)
+        await outside.use(address_sources(settings),
+                          (*PLACES, *dnsmasq_places(settings.addresses.dnsmasq_lease_files)))
+        if options.log_level is None and settings.log != reload.applied.log:
+            logging.getLogger().setLevel(log_level(settings.log.level))
+
+    reload = Reload(options.config, settings, apply)
+    loop.add_signal_handler(signal.SIGHUP, reload.request)
+
     # Before addresses are chosen: no change of the host's routes comes between.
     host_watcher = HostWatcher(manager.host_changed)
+    await apply(settings)
     await manager.restore()
     try:
         # A VM that was known before has its addresses again before anybody reads of it.
@@ -145,7 +176,8 @@ async def _serve(options: argparse.Namespace) -> None:
         nss.start()
         if userdb is not None:
             await userdb.start()
-        varlink.extend(Server.at_path(loop, service, path) for path in (MACHINE_SOCKET, IMAGE_SOCKET))
+        varlink.extend(Server.at_path(loop, service, path, varlink_limits(reload.applied))
+                       for path in (MACHINE_SOCKET, IMAGE_SOCKET))
         if not options.no_dbus:
             await bus.start()
         images.start()
@@ -155,6 +187,7 @@ async def _serve(options: argparse.Namespace) -> None:
             await stop.wait()
         notify("STOPPING=1")
     finally:
+        await reload.close()
         host_watcher.close()
         outside.close()
         for server in varlink:
@@ -172,6 +205,20 @@ async def _serve(options: argparse.Namespace) -> None:
         guest.close()
         manager.close()
         links.close()
+
+
+def log_level(name: str) -> int:
+    return int(getattr(logging, name.upper()))
+
+
+def varlink_limits(settings: Settings) -> Limits:
+    connections = settings.connections
+    return Limits(connections.maximum, connections.per_user, connections.reserved_for_root)
+
+
+def address_sources(settings: Settings) -> frozenset[AddressSource]:
+    off = {AddressSource.NEIGHBOUR} if not settings.addresses.neighbours else set()
+    return frozenset(AddressSource) - off - ({AddressSource.LEASE} if not settings.addresses.leases else set())
 
 
 @contextmanager

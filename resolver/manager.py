@@ -26,7 +26,7 @@ from resolver.core.errors import (
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.names import alias_of, check_machine_name, name_key
 from resolver.core.registration import Registration
-from resolver.core.registry import Change, Entry, Registry
+from resolver.core.registry import MACHINES_MAX, Change, Entry, Registry
 from resolver.guest.metadata import GuestFiles
 from resolver.host.kill import is_shared_unit, kill_all
 from resolver.host.links import HostLinks
@@ -35,9 +35,6 @@ from resolver.host.process import NoSuchProcess, Process
 from resolver.host.reach import HostChange
 from resolver.host.state_files import StateFiles
 from resolver.units import UnitProperty, Units
-
-MACHINES_MAX = 65536
-"""Registered at once; systemd-machined's own limit. Each costs a few descriptors and kilobytes."""
 
 MAP_RETRY_FIRST_SECONDS = 0.01
 MAP_RETRY_LAST_SECONDS = 30.0
@@ -78,6 +75,8 @@ class Manager:
         """The machine .host: this host itself. It can be looked at and not be changed."""
         self.guest = guest
         """Reads what only a guest's files tell."""
+        self.machines_max = MACHINES_MAX
+        """No more are taken in; those that are there stay."""
         self._states = states
         self._authority = authority
         self._units = units
@@ -106,8 +105,8 @@ class Manager:
         key = name_key(request.name)
         if key in self._registering:
             raise MachineExists(f"a machine {request.name} is being registered")
-        if len(self.registry) + len(self._registering) >= MACHINES_MAX:
-            raise NotAvailable(f"{MACHINES_MAX} machines are registered, and no more are taken")
+        if len(self.registry) + len(self._registering) >= self.machines_max:
+            raise NotAvailable(f"{self.machines_max} machines are registered, and no more are taken")
         self._forget_dead(self.registry.by_name(key))
         self._registering.add(key)
         try:

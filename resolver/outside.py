@@ -40,6 +40,9 @@ class OutsideAddresses:
                  places: Sequence[Place] = PLACES) -> None:
         """`opened` is as in NeighbourWatcher."""
         self._on_change = on_change
+        self._followed: dict[str, None] = {}
+        self._sources = frozenset(AddressSource)
+        self._places = tuple(places)
         self._neighbours = NeighbourWatcher(self._on_neighbours, opened)
         self._hood = self._neighbours.neighbourhood
         try:
@@ -57,12 +60,33 @@ class OutsideAddresses:
         """Wait until tables and files have been read for the first time, some milliseconds."""
         await asyncio.gather(self._neighbours.known.wait(), self._leases.known.wait())
 
+    async def use(self, sources: frozenset[AddressSource], places: Sequence[Place]) -> None:
+        """From now on addresses come from these sources, and leases from these places. OSError, and nothing is changed.
+
+        What was known stays until the files have been read that are to be read instead.
+        """
+        if tuple(places) != self._places:
+            leases = LeaseFiles(self._on_leases, places)
+            try:
+                await leases.known.wait()
+            except BaseException:
+                leases.close()
+                raise
+            self._leases.close()
+            self._leases, self._places = leases, tuple(places)
+        elif sources == self._sources:
+            return
+        self._sources = sources
+        self._tell(list(self._followed))
+
     def follow(self, name: str, interfaces: Iterable[int]) -> None:
         """From now on these are the machine's host-side interfaces, whether they exist yet or not."""
+        self._followed[name] = None
         self._neighbours.follow(name, interfaces)
 
     def forget(self, name: str) -> None:
         """Nothing where it is not followed."""
+        self._followed.pop(name, None)
         self._neighbours.forget(name)
 
     def port_of(self, interface: int, _family: int, packed: bytes, /) -> int:
@@ -92,7 +116,8 @@ class OutsideAddresses:
                     others[_address(neighbour.family, packed, interface, AddressSource.NEIGHBOUR)] = None
         places = {(address.ifindex, address.packed) for address in confirmed}
         rest = (address for address in others if (address.ifindex, address.packed) not in places)
-        return tuple(islice(chain(confirmed, rest, silent), MACHINE_ADDRESSES_MAX))
+        used = (address for address in chain(confirmed, rest, silent) if address.source in self._sources)
+        return tuple(islice(used, MACHINE_ADDRESSES_MAX))
 
     # Leases and whose they are.
 
@@ -150,7 +175,7 @@ class OutsideAddresses:
             if neighbour.port is not None:
                 yield neighbour.port.machine
 
-    def _tell(self, names: set[str]) -> None:
+    def _tell(self, names: Iterable[str]) -> None:
         for name in names:
             self._on_change(name)
 

@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "resolver.host": {"core", "host"},
     "resolver.log": set(),
     "resolver.notify": set(),
+    "resolver.config": {"core", "config"},
+    "resolver.reload": {"config", "notify"},
     "resolver.authority": {"core"},
     "resolver.nss_server": set(),
     "resolver.publisher": {"core", "table"},

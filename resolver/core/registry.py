@@ -15,6 +15,9 @@ from resolver.core.machine import ChosenAddress, Machine
 from resolver.core.names import name_key, short_label
 from resolver.core.users import GROUP_PREFIX, USER_PREFIX, IdAnswer, id_name, needs_label, split_id_name
 
+MACHINES_MAX = 65536
+"""Registered at once; systemd-machined's own limit. Each costs a few descriptors and kilobytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

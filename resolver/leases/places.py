@@ -49,6 +49,15 @@ PLACES = (
 )
 
 
+def dnsmasq_places(paths: Iterable[str]) -> tuple[Place, ...]:
+    """Lease files of dnsmasq by their absolute paths, a place for each directory."""
+    names: dict[str, list[str]] = {}
+    for path in paths:
+        directory, _, name = path.rpartition("/")
+        names.setdefault(directory or "/", []).append(re.escape(name))
+    return tuple(Place(directory, re.compile("|".join(found)), parse_dnsmasq) for directory, found in names.items())
+
+
 def read_place(place: Place, names: Iterable[str] | None) -> dict[str, Parsed | None]:
     """What the files of these names say, or all files of the place: None for one that is not there (any more).
 

@@ -34,7 +34,9 @@ class LeaseFiles:
     def __init__(self, on_change: Callable[[set[Lease]], object], places: Sequence[Place] = PLACES) -> None:
         self.known = asyncio.Event()
         self._on_change = on_change
-        self._places = {place.directory: place for place in places}
+        self._places: dict[str, list[Place]] = {}
+        for place in places:
+            self._places.setdefault(place.directory, []).append(place)
         self._loop = asyncio.get_running_loop()
         self._files: dict[_Key, tuple[Lease, ...]] = {}
         self._problems: dict[_Key, list[str]] = {}
@@ -70,15 +72,14 @@ class LeaseFiles:
     # Reading.
 
     def _on_event(self, directory: str, name: str | None) -> None:
-        place = self._places[directory]
-        if name is not None and not place.pattern.fullmatch(name):
-            return
-        wanted = self._to_read.setdefault(place, set())
-        if name is None:
-            self._to_read[place] = None  # all
-        elif wanted is not None:
-            wanted.add(name)
-        self._schedule(SETTLE_SECONDS)
+        for place in self._places[directory]:
+            if name is None or place.pattern.fullmatch(name):
+                wanted = self._to_read.setdefault(place, set())
+                if name is None:
+                    self._to_read[place] = None  # all
+                elif wanted is not None:
+                    wanted.add(name)
+                self._schedule(SETTLE_SECONDS)
 
     def _schedule(self, seconds: float) -> None:
         if self._timer is None and not self._reading and not self._closed:
@@ -192,7 +193,7 @@ class LeaseFiles:
             if len(left) != len(leases):
                 changed |= self._set(key, left)
         if not changed:
-            self._to_read = dict.fromkeys(self._places.values())
+            self._to_read = dict.fromkeys(place for places in self._places.values() for place in places)
             self._schedule(0)
         self._tell(changed)
 

@@ -64,7 +64,8 @@ class Server:
         self._loop = loop
         self._service = service
         self._listener = listener
-        self._limits = limits
+        self.limits = limits
+        """May be changed at any time. Connections that are there stay, until somebody needs their place."""
         self._path: tuple[str, tuple[int, int]] | None = None
         self._by_uid: dict[int, dict[Connection, None]] = {}  # of each user, the longest idle first
         self._count = 0
@@ -149,7 +150,7 @@ class Server:
             _log.info("pid %d, uid %d: refused, too many connections", peer.pid, peer.uid)
             sock.close()
             return
-        limits = self._limits
+        limits = self.limits
         connection = Connection(self._loop, sock, peer, self._service, limits.input_seconds, limits.output_seconds,
                                 self._on_idle, self._on_close)
         self._by_uid.setdefault(peer.uid, {})[connection] = None
@@ -162,7 +163,7 @@ class Server:
 
     def _make_room(self, uid: int) -> bool:
         """Whether a connection of that user fits, after one that has to go has gone."""
-        limits = self._limits
+        limits = self.limits
         if uid == 0:
             return self._count < limits.connections or self._evict(self._greediest())
         if len(self._by_uid.get(uid, ())) >= limits.connections_by_uid:

@@ -112,6 +112,26 @@ def test_ten_machines_outlive_every_restart(booted: BootedHost, shell: Shell) ->
     assert booted.main_pid("mymachines-userdb.service") == userdb, "logins had nobody to ask"
 
 
+def test_reload_applies_all_or_fails(booted: BootedHost, shell: Shell) -> None:
+    db, pid = shell("db"), booted.main_pid()
+    folder = "/etc/mymachines"
+    try:
+        booted.run(f"mkdir -p {folder} && echo '[log]\nlevel = \"loud\"' >{folder}/mymachinesd.toml")
+        done = booted.run(["systemctl", "reload", "mymachinesd.service"], check=False)
+        assert done.returncode != 0
+        assert f"{folder}/mymachinesd.toml:2: [log] level must be one of" in booted.out(
+            ["journalctl", "-b", "-u", "mymachinesd.service", "--no-pager", "-n", "20"])
+        booted.run(f"echo '[log]\nlevel = \"debug\"' >{folder}/mymachinesd.toml")
+        booted.run(["systemctl", "reload", "mymachinesd.service"])
+        wait_for(lambda: booted.out(["systemctl", "service-log-level", "mymachinesd.service"]) == "debug")
+    finally:
+        booted.run(["rm", "-r", folder])
+        booted.run(["systemctl", "reload", "mymachinesd.service"])
+    wait_for(lambda: booted.out(["systemctl", "service-log-level", "mymachinesd.service"]) == "info")
+    assert booted.main_pid() == pid
+    assert booted.out(["machinectl", "show", "db", "--property=Leader", "--value"]) == str(db.leader)
+
+
 def test_a_daemon_that_hangs_is_replaced(booted: BootedHost, shell: Shell) -> None:
     """By the watchdog; its time is shortened for the test. Look-ups do not notice."""
     db = shell("db")

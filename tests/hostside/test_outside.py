@@ -22,7 +22,7 @@ from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
 from resolver.leases.dnsmasq import parse_dnsmasq
 from resolver.leases.objects import parse_libvirt
-from resolver.leases.places import Place
+from resolver.leases.places import Place, dnsmasq_places
 from resolver.outside import OutsideAddresses
 from tests.hostside.dhcp_client import DHCP_CLIENT
 from tests.hostside.guests import VethGuest, add_bridge, tap_guest, veth_guest
@@ -297,5 +297,32 @@ def test_the_one_lease_of_a_machine_stays_whoever_answers_there(host: int, tmp_p
             evil.ask(MAC_B, "10.1.0.7", "10.1.0.1")
             await watch.until("evil", ("10.1.0.7", "neighbour"))
             assert watch.all("vm") == [("10.1.0.5", "lease")]
+
+    watching(host, plain(tmp_path), test)
+
+
+def test_sources_and_places_are_changed(host: int, vm: VethGuest, tmp_path: Path) -> None:
+    """While it runs: what is not to be used is gone, and back when it is."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    leased = ("10.1.0.77", "lease")
+    (elsewhere / "mine").write_text(f"{int(time.time()) + 600} {MAC_A} {leased[0]} * *\n")
+
+    async def test(watch: Watch) -> None:
+        watch.outside.follow("vm", [vm.port])
+        vm.ip("address", "add", "10.1.0.2/24", "dev", "eth0")
+        await asyncio.to_thread(vm.reach, "10.1.0.1")
+        seen = ("10.1.0.2", "neighbour")
+        await watch.until("vm", seen)
+        everything = frozenset(AddressSource)
+        more = [*plain(tmp_path), *dnsmasq_places([str(elsewhere / "mine")])]
+        await watch.outside.use(everything, more)
+        await watch.until("vm", seen, leased)
+        await watch.outside.use(everything - {AddressSource.NEIGHBOUR}, more)
+        await watch.until("vm", leased)
+        await watch.outside.use(everything - {AddressSource.LEASE}, more)
+        await watch.until("vm", seen)
+        await watch.outside.use(everything, plain(tmp_path))
+        await watch.until("vm", seen)
 
     watching(host, plain(tmp_path), test)
