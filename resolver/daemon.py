@@ -45,6 +45,7 @@ from resolver.nss_server import NssServer
 from resolver.outside import OutsideAddresses
 from resolver.publisher import Publisher
 from resolver.reload import Reload
+from resolver.statistics import Family, Kind, Machines
 from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
 from resolver.table.writer import TableWriter
@@ -128,10 +129,11 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     bus = Connection(NAME)
     # Polkit and systemd are asked over the bus; without it, root alone changes machines, and units are not supported.
     polkit, workers = Polkit(bus), Workers()
-    watches = Watches(registry)
+    watches, machines = Watches(registry), Machines()
     outside = OutsideAddresses(lambda key: manager.seen(key))  # noqa: PLW0108 - the manager comes after it
     manager = Manager(registry, StateFiles(), NetlinkOpener(), links, polkit, Systemd(bus), host_machine(), guest,
-                      [publisher.publish, MachineSignals(bus).on_changes, watches.on_changes], outside)
+                      [publisher.publish, MachineSignals(bus).on_changes, watches.on_changes,
+                       machines.on_changes], outside)
     entering = Entering(manager, polkit, workers)
     images = Images(polkit)
     objects = ImageObjects(images)
@@ -140,13 +142,15 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     bus_server = BusServer(bus, manager, entering, guest.os_release_of, ImageManagerHandlers(images),
                            Collection(objects.find, objects.labels))
     nss = NssServer(lambda packet: answer_packet(registry, packet))
+    statistics = machines.families()
     served = [(machine_interface(), MachineInterface(manager, entering)),
               (machine_image_interface(), MachineImageInterface(images)),
-              (mymachines_interface(), MymachinesInterface(manager, watches))]
+              (mymachines_interface(), MymachinesInterface(manager, watches, statistics))]
     service = Service("mymachines", "mymachinesd", __version__, "", [interface for interface, _ in served],
                       {interface.name: handler for interface, handler in served})
     userdb = None if options.no_userdb else UserdbKeeper(RUN_DIRECTORY)
     varlink: list[Server] = []
+    statistics += families(service, varlink, nss, publisher)
 
     async def apply(settings: Settings) -> None:
         """Nothing that is there is lost. OSError where something cannot be had."""
@@ -165,6 +169,7 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     host_watcher = HostWatcher(manager.host_changed)
     await apply(settings)
     await manager.restore()
+    machines.take_over(registry)
     try:
         # A VM that was known before has its addresses again before anybody reads of it.
         await asyncio.wait_for(outside.known(), OUTSIDE_SECONDS)
@@ -219,6 +224,25 @@ def varlink_limits(settings: Settings) -> Limits:
 def address_sources(settings: Settings) -> frozenset[AddressSource]:
     off = {AddressSource.NEIGHBOUR} if not settings.addresses.neighbours else set()
     return frozenset(AddressSource) - off - ({AddressSource.LEASE} if not settings.addresses.leases else set())
+
+
+def families(service: Service, servers: Sequence[Server], nss: NssServer, publisher: Publisher) -> list[Family]:
+    """What these count."""
+    return [
+        Family("calls", Kind.COUNTER, "Varlink calls.", lambda: service.calls, "method"),
+        Family("errors", Kind.COUNTER, "Varlink calls that were answered with an error.", lambda: service.errors,
+               "error"),
+        Family("connections", Kind.GAUGE, "Varlink connections.",
+               lambda: {"": sum(server.connection_count for server in servers)}),
+        Family("connections_refused", Kind.COUNTER, "Varlink connections for which there was no place.",
+               lambda: {"": sum(server.refused for server in servers)}),
+        Family("nss_questions", Kind.COUNTER, "Look-ups of processes that could not use the table.",
+               lambda: {"": nss.questions}),
+        Family("table_withdrawn", Kind.GAUGE, "1 while there is no room for the table.",
+               lambda: {"": int(publisher.withdrawn)}),
+        Family("table_withdrawals", Kind.COUNTER, "How often there was no room for the table.",
+               lambda: {"": publisher.withdrawals}),
+    ]
 
 
 @contextmanager

@@ -37,6 +37,8 @@ class NssServer:
         self._path = path
         self._listener: socket.socket | None = None
         self._connections: dict[socket.socket, asyncio.TimerHandle] = {}
+        self.questions = 0
+        """That were answered."""
 
     def start(self) -> None:
         """Listen. OSError where the socket cannot be made."""
@@ -96,6 +98,7 @@ class NssServer:
             reply = self._answer(connection.recv(PACKET_MAX))
             if reply is not None:
                 connection.send(reply, socket.MSG_NOSIGNAL)
+                self.questions += 1
         except BlockingIOError:
             return
         except OSError:

@@ -21,6 +21,12 @@ class Publisher:
     def __init__(self, writer: TableWriter) -> None:
         self._writer = writer
         self._retry: asyncio.TimerHandle | None = None
+        self.withdrawals = 0
+        """How often there was no room for the table."""
+
+    @property
+    def withdrawn(self) -> bool:
+        return self._retry is not None
 
     def start(self) -> None:
         """Publish the registry as it is."""
@@ -31,7 +37,7 @@ class Publisher:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Make the changes visible before returning."""
-        if self._retry is not None:
+        if self.withdrawn:
             return  # the registry has them; the table that comes back will too
         try:
             self._writer.publish(changes)
@@ -47,6 +53,7 @@ class Publisher:
     def _withdraw(self, error: OSError) -> None:
         _log.error("The table %s cannot be written, look-ups ask the daemon until it can: %s", self._writer.path, error)
         self._writer.close(unlink=True)
+        self.withdrawals += 1
         self._schedule()
 
     def _schedule(self) -> None:

@@ -65,14 +65,14 @@ class Layout(NamedTuple):
         if self.prefix != Path("/usr"):     # a package has no files in /usr/local
             yield system / "dbus-activation.service", Path(DBUS_SERVICES, "org.freedesktop.machine1.service")
         yield system / "polkit.policy", Path(POLKIT_ACTIONS, "mymachines.policy")
-        for document in sorted((PROJECT / "docs").glob("*.md")):
+        for document in sorted((*(PROJECT / "docs").glob("*.md"), *(PROJECT / "docs").glob("*.json"))):
             yield document, self.prefix / "share/doc/mymachines" / document.name
 
     def links(self) -> Iterator[tuple[Path, Path]]:
         """Each link: what it names, and path."""
         for folder, name in (("bin", "mymachinesctl"), ("sbin", "mymachinesd"), ("sbin", "mymachines-userdb"),
                              ("sbin", "mymachines-dns"), ("sbin", "mymachines-resolve-hook"),
-                             ("sbin", "mymachines-dns-publish")):
+                             ("sbin", "mymachines-dns-publish"), ("sbin", "mymachines-metrics")):
             yield self.home / "bin" / name, self.prefix / folder / name
 
 
@@ -110,7 +110,7 @@ def uninstall(layout: Layout) -> None:
         raise SystemExit(f"nothing is installed at {layout.on_disk(layout.home)}")
     if layout.destdir == Path("/"):
         _run_if_there("systemctl", "disable", "--now", "--quiet", "mymachinesd.service", "mymachines-dns.service",
-                      "mymachines-dns-publish.service")
+                      "mymachines-dns-publish.service", "mymachines-metrics.service")
     for path in mine:
         layout.on_disk(path).unlink(missing_ok=True)
     shutil.rmtree(layout.on_disk(layout.home))

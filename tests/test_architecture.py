@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "resolver.notify": set(),
     "resolver.config": {"core", "config"},
     "resolver.reload": {"config", "notify"},
+    "resolver.statistics": {"core"},
+    "resolver.metrics": {"config", "log", "metrics", "notify", "table", "varlink"},
     "resolver.authority": {"core"},
     "resolver.nss_server": set(),
     "resolver.publisher": {"core", "table"},
@@ -41,7 +43,7 @@ MAY_IMPORT = {
     "resolver.manager": {"addressing", "leaders", "core", "host", "authority", "units", "guest"},
     "resolver.varlink": {"core", "varlink"},
     "resolver.varlink.machine": {"core", "varlink", "manager", "entering", "authority", "units", "guest"},
-    "resolver.varlink.mymachines": {"addressing", "core", "varlink", "manager"},
+    "resolver.varlink.mymachines": {"addressing", "core", "varlink", "manager", "statistics"},
     "resolver.dns": {"core", "table", "_table", "varlink", "dns", "log", "notify"},
     "resolver.dns.answers": {"core"},
     "resolver.dns.wire": {"dns"},
@@ -103,6 +105,12 @@ def test_dnspython_is_where_names_are_served_alone() -> None:
             }, path
 
 
+def test_metrics_cost_those_who_want_them_alone() -> None:
+    for path in FILES:
+        if module_of(path).split(".")[1:2] != ["metrics"]:
+            assert not [name for name in imports_of(path) if name.startswith("prometheus_client")], path
+
+
 def test_no_part_asks_nss() -> None:
     """None of these is called anywhere: they go through NSS, which asks us."""
     banned = {"getpwnam", "getpwuid", "getgrnam", "getgrgid", "getpwall", "getgrall", "getaddrinfo", "gethostbyname",
@@ -116,7 +124,7 @@ def test_no_part_asks_nss() -> None:
 
 
 def test_nothing_is_imported_that_is_not_declared() -> None:
-    declared = {"cffi", "dbus_fast", "dns", "varlink", "resolver", "machine_images"}
+    declared = {"cffi", "dbus_fast", "dns", "prometheus_client", "varlink", "resolver", "machine_images"}
     for path in FILES:
         for name in imports_of(path):
             top = name.partition(".")[0]

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """io.mymachines.Machines: what no interface of systemd's has a place for. Reading, so for everybody."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from resolver.addressing import Explained
 from resolver.core.addresses import GIVEN, REASONS
 from resolver.manager import Manager
+from resolver.statistics import Family, as_reply
 from resolver.varlink.call import Call, Reply
 from resolver.varlink.interface import Interface, load_interface
 from resolver.varlink.watch import Watches
@@ -20,9 +21,10 @@ _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 class MymachinesInterface:
     """The methods, by their names in the interface."""
 
-    def __init__(self, manager: Manager, watches: Watches) -> None:
+    def __init__(self, manager: Manager, watches: Watches, statistics: Sequence[Family]) -> None:
         self._manager = manager
         self._watches = watches
+        self._statistics = statistics
 
     def do_explain(self, call: Call) -> dict[str, Any]:
         explanation = self._manager.explain(call.parameters["name"])
@@ -37,6 +39,9 @@ class MymachinesInterface:
 
     def do_watch(self, call: Call) -> AsyncIterator[Reply]:
         return self._watches.watch(call)
+
+    def do_statistics(self, _call: Call) -> dict[str, Any]:
+        return {"families": as_reply(self._statistics)}
 
 
 def mymachines_interface() -> Interface:

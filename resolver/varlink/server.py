@@ -68,6 +68,8 @@ class Server:
         """May be changed at any time. Connections that are there stay, until somebody needs their place."""
         self._path: tuple[str, tuple[int, int]] | None = None
         self._by_uid: dict[int, dict[Connection, None]] = {}  # of each user, the longest idle first
+        self.refused = 0
+        """Connections, for want of a place."""
         self._count = 0
         self._root_count = 0
         self._sweep: Timer | None = None
@@ -147,6 +149,7 @@ class Server:
             sock.close()
             return
         if not self._make_room(peer.uid):
+            self.refused += 1
             _log.info("pid %d, uid %d: refused, too many connections", peer.pid, peer.uid)
             sock.close()
             return

@@ -15,6 +15,7 @@ and answered with io.systemd.System, the only error that libsystemd turns into a
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -62,6 +63,10 @@ class Service:
         self._interfaces = {interface.name: interface for interface in (*common, *interfaces)}
         self._info = {"vendor": vendor, "product": product, "version": version, "url": url,
                       "interfaces": sorted(self._interfaces)}
+        self.calls: Counter[str] = Counter()
+        """By method; those of methods that there are not are not counted, for callers make them up."""
+        self.errors: Counter[str] = Counter()
+        """Replies that were errors, by name."""
         self._methods: dict[str, tuple[Method, Any]] = {}
         for name, interface in self._interfaces.items():
             handler = handlers.get(name, self)
@@ -85,6 +90,7 @@ class Service:
             if interface in self._interfaces:
                 raise method_not_found(call.method) from None
             raise interface_not_found(interface or call.method) from None
+        self.calls[call.method] += 1
         # No method of ours leaves Varlink for a protocol of its own.
         if handle is None or call.upgrade:
             raise method_not_implemented(call.method)
@@ -106,6 +112,7 @@ class Service:
             answer = unexpected(error)
         elif not isinstance(error, type(answer)):
             _log.debug("%s: %s", call.method, error)
+        self.errors[answer.name] += 1
         return encode({"error": answer.name, "parameters": answer.parameters})
 
     def do_get_info(self, _call: Call) -> dict[str, Any]:
