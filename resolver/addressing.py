@@ -146,7 +146,8 @@ class Addressing:
         try:
             followed.watcher = await AddressWatcher.open(
                 machine.name, process, self._opener, lambda _: self._on_change(key))
-            await asyncio.wait_for(followed.watcher.known.wait(), ADDRESSES_SECONDS)
+            if not followed.watcher.known.is_set():  # the kernel has mostly answered by now
+                await asyncio.wait_for(followed.watcher.known.wait(), ADDRESSES_SECONDS)
         except (OSError, NoSuchProcess) as error:
             # A machine without addresses still has users, and can be terminated. Later ones are still told of.
             _log.warning("The addresses of machine %s are not known: %s", machine.name,

@@ -15,7 +15,7 @@ the host's byte order. Written here rather than taken from pyroute2: importing t
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from resolver.core.addresses import AF_INET, AF_INET6
 from resolver.core.machine import Address
@@ -54,7 +54,8 @@ _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, interface index, f
 _RTGENMSG = struct.Struct("=Bxxx")  # family
 _RTMSG = struct.Struct("=BBxxxxxBxxxx")  # family, length of the destination's prefix, type
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, interface index, state, flags, type
-_RTATTR = struct.Struct("=HH")  # length, type
+_RTATTR = struct.Struct("=HH")  # length, type; four bytes
+_unpack_attribute = _RTATTR.unpack_from
 _U32 = struct.Struct("=I")
 _S32 = struct.Struct("=i")
 
@@ -65,16 +66,14 @@ class NetlinkError(Exception):
     """Bytes that are no rtnetlink."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddressEntry:
+class AddressEntry(NamedTuple):
     """An address of an interface. `key` tells it from all others of its network namespace, whatever its state."""
 
     key: tuple[int, int, bytes, int, bytes]
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A network interface.
 
     `master` is the index of the bridge, bond or VRF that it is a port of, else 0, and `port_kind` what that is.
@@ -93,8 +92,7 @@ class Link:
     hardware: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """An entry of a neighbour table, or of a bridge's forwarding table (`family` AF_BRIDGE).
 
     `destination` is an IP address, empty in a forwarding table. `hardware` is the MAC address that it is at, or that is
@@ -111,8 +109,7 @@ class Neighbour:
     master: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """A route, or the answer where packets to one address go.
 
     `kind` is RTN_*: RTN_UNICAST for what leaves the host, RTN_LOCAL for what is its own. `interface` is the index of
@@ -128,8 +125,7 @@ class Route:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message. `body` fits the type; None for those of no interest here.
 
     The body of NLMSG_ERROR and NLMSG_DONE is an errno or 0, that of RTM_NEWNSID the id or -1.
@@ -271,12 +267,13 @@ def _neighbour(payload: bytes) -> Neighbour | None:
 def _attributes(payload: bytes, at: int) -> dict[int, bytes]:
     """Values by type; the last of a type counts, as in the kernel's nla_parse()."""
     found = {}
-    while len(payload) - at >= _RTATTR.size:
-        length, kind = _RTATTR.unpack_from(payload, at)
-        if not _RTATTR.size <= length <= len(payload) - at:
-            raise NetlinkError(f"an attribute of {length} bytes, where {len(payload) - at} are left")
-        found[kind & _ATTRIBUTE_TYPE] = payload[at + _RTATTR.size : at + length]
-        at += _aligned(length)
+    end = len(payload)
+    while end - at >= 4:
+        length, kind = _unpack_attribute(payload, at)
+        if not 4 <= length <= end - at:
+            raise NetlinkError(f"an attribute of {length} bytes, where {end - at} are left")
+        found[kind & _ATTRIBUTE_TYPE] = payload[at + 4 : at + length]
+        at += (length + 3) & ~3
     return found
 
 

@@ -61,7 +61,13 @@ class StateFiles:
     def save(self, machine: Machine) -> None:
         """Write the machine's files. On OSError (ENOSPC) the public file and the link are what they were."""
         check_machine_name(machine.name)  # it becomes a path
-        self._make_directories()
+        try:
+            self._write(machine)
+        except FileNotFoundError:  # somebody has tidied /run
+            self._make_directories()
+            self._write(machine)
+
+    def _write(self, machine: Machine) -> None:
         _write(self._private, machine.name, state_format.private_text(machine), 0o600)
         _write(self._directory, machine.name, state_format.public_text(machine), 0o644)
         link = _link_name(machine.unit)
@@ -74,9 +80,9 @@ class StateFiles:
         link = _link_name(unit)
         if link:
             with suppress(OSError):
-                if os.readlink(self._directory / link) == name:
-                    os.unlink(self._directory / link)
-        for path in (self._directory / name, self._private / name):
+                if os.readlink(f"{self._directory}/{link}") == name:
+                    os.unlink(f"{self._directory}/{link}")
+        for path in (f"{self._directory}/{name}", f"{self._private}/{name}"):
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -157,31 +163,42 @@ def _link_name(unit: str) -> str:
 def _write(directory: Path, name: str, data: bytes, mode: int) -> None:
     if len(data) > FILE_MAX:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-    temporary = directory / _TEMPORARY
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
+    temporary = f"{directory}/{_TEMPORARY}"
     try:
-        # O_EXCL follows no symbolic link and opens nobody else's file (open(2)).
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(fd, "wb", buffering=0) as f:
-            os.fchmod(fd, mode)
+        fd = _create(temporary, mode)
+        try:
+            os.fchmod(fd, mode)  # whatever the umask
             view = memoryview(data)
             while view:
-                view = view[f.write(view):]
-        os.rename(temporary, directory / name)
+                view = view[os.write(fd, view):]
+        finally:
+            os.close(fd)
+        os.rename(temporary, f"{directory}/{name}")
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
 
 
-def _link(directory: Path, link: str, name: str) -> None:
-    temporary = directory / _TEMPORARY
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
-    os.symlink(name, temporary)
+def _create(path: str, mode: int) -> int:
+    # O_EXCL follows no symbolic link and opens nobody else's file (open(2)).
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        os.rename(temporary, directory / link)
+        return os.open(path, flags, mode)
+    except FileExistsError:  # of one who was killed in the middle
+        os.unlink(path)
+        return os.open(path, flags, mode)
+
+
+def _link(directory: Path, link: str, name: str) -> None:
+    temporary = f"{directory}/{_TEMPORARY}"
+    try:
+        os.symlink(name, temporary)
+    except FileExistsError:
+        os.unlink(temporary)
+        os.symlink(name, temporary)
+    try:
+        os.rename(temporary, f"{directory}/{link}")
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
