@@ -282,7 +282,7 @@ def _namespace(pid: int | str, kind: Namespace) -> tuple[int, int]:
 
 @cache
 def _own_namespace(kind: Namespace) -> tuple[int, int]:
-    """The host's. This process never leaves it; and where a child of it does, the host's is still the one that is meant."""
+    """The host's. This process never leaves it; where a child of it does, it is still the host's that is meant."""
     return _namespace("self", kind)
 
 
