@@ -119,20 +119,22 @@ class StateFiles:
         return Loaded(machines, errors)
 
     def _load(self, name: str) -> tuple[Machine, Exception | None]:
-        public = state_format.machine_from_public(_read(self._directory / name))
-        if public.name != name:
-            raise ValueError(f"is of a machine {public.name}")
+        public = _read(f"{self._directory}/{name}")
+        said = state_format.registration_of(public)
+        if said.name != name:
+            raise ValueError(f"is of a machine {said.name}")
         problem: Exception | None = None
         try:
-            machine = state_format.machine_from_private(_read(self._private / name))
-            if (machine.name, machine.leader.pid, machine.monotonic) == (name, public.leader.pid, public.monotonic):
+            machine = state_format.machine_from_private(_read(f"{self._private}/{name}"))
+            if (machine.name, machine.leader.pid, machine.monotonic) == said:
                 return machine, None
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
             problem = error
         # machined's, or ours without its better half.
-        return replace(public, leader=_leader_of(public)), problem
+        found = state_format.machine_from_public(public)
+        return replace(found, leader=_leader_of(found)), problem
 
 
 def _leader_of(machine: Machine) -> ProcessId:
@@ -205,15 +207,17 @@ def _link(directory: Path, link: str, name: str) -> None:
         raise
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     """A regular file's content. O_NONBLOCK: opening a FIFO would wait for a writer."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb", buffering=0) as f:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ValueError("is no regular file")
-        data = bytearray()
-        while chunk := f.read(FILE_MAX):
+        data = b""
+        while chunk := os.read(fd, FILE_MAX):
             data += chunk
             if len(data) > FILE_MAX:
                 raise ValueError(f"is longer than {FILE_MAX} bytes")
-    return bytes(data)
+    finally:
+        os.close(fd)
+    return data

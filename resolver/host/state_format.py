@@ -11,7 +11,7 @@ double quotes, which every reader takes alike, and read both.
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from resolver.core.errors import InvalidArgument
 from resolver.core.machine import Machine, MachineClass, ProcessId
@@ -137,6 +137,21 @@ def machine_from_private(data: bytes) -> Machine:
         ssh_private_key_path=_get(fields, "sshPrivateKeyPath", str) or "",
         control_address=_get(fields, "controlAddress", str) or "",
     )
+
+
+class PublicRegistration(NamedTuple):
+    """What tells registrations apart."""
+
+    name: str
+    leader_pid: int
+    monotonic: int
+
+
+def registration_of(data: bytes) -> PublicRegistration:
+    """Which registration a public file is of. ValueError where NAME or LEADER is missing."""
+    fields = parse_public(data)
+    return PublicRegistration(_machine_name(fields.get("NAME", "")), _pid(_number(fields.get("LEADER", "0"))),
+                              _number(fields.get("MONOTONIC", "0")))
 
 
 def machine_from_public(data: bytes) -> Machine:
