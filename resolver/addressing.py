@@ -183,7 +183,10 @@ class Addressing:
         except (OSError, NetlinkError, NoSuchProcess) as error:
             _log.warning("The way to machine %s is not known: %s", machine.name, error)
             followed.verdicts, followed.reach = (), None
-        return replace(machine, addresses=addresses, chosen=given(followed.verdicts))
+        chosen = given(followed.verdicts)
+        if (addresses, chosen) == (machine.addresses, machine.chosen):
+            return machine
+        return replace(machine, addresses=addresses, chosen=chosen)
 
     def _look_from_outside(self, key: str, followed: Followed, interfaces: tuple[int, ...]) -> None:
         """Those that do not list their addresses; and the ports of bridges, since others there may claim theirs."""

@@ -28,6 +28,7 @@ from resolver.core.names import alias_of, check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import Change, Entry, Registry
 from resolver.guest.metadata import GuestFiles
+from resolver.host.exits import Exits
 from resolver.host.kill import is_shared_unit, kill_all
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
@@ -83,6 +84,7 @@ class Manager:
         self._units = units
         self._listeners = list(listeners)
         self._held: dict[str, Held] = {}
+        self._exits = Exits(self._on_leader_exit)
         self._registering: set[str] = set()
         self._addressing = Addressing(opener, links, outside or SeeingNothing(), lambda: iter(self._held),
                                       self._followed, self._update)
@@ -231,6 +233,7 @@ class Manager:
         for held in self._held.values():
             self._drop(held)
         self._held.clear()
+        self._exits.close()
 
     # Inside.
 
@@ -302,13 +305,13 @@ class Manager:
     def _hold(self, machine: Machine, held: Held, map_pending: bool) -> None:
         key = name_key(machine.name)
         self._held[key] = held
-        asyncio.get_running_loop().add_reader(held.process, self._on_leader_exit, machine.name)
+        self._exits.watch(held.process, machine.name)
         if map_pending:
             held.map_timer = asyncio.get_running_loop().call_later(
                 MAP_RETRY_FIRST_SECONDS, self._read_maps_again, machine.name, MAP_RETRY_FIRST_SECONDS)
 
     def _drop(self, held: Held) -> None:
-        asyncio.get_running_loop().remove_reader(held.process)
+        self._exits.forget(held.process)
         if held.map_timer is not None:
             held.map_timer.cancel()
         self._addressing.forget(held.addresses)
