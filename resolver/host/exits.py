@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Tells when processes exit: one epoll instance for all of them, and one reader on the loop.
 
-asyncio's own reader of a descriptor takes 15 us to be added, and a kilobyte: 150 ms and 10 MB for ten thousand machines.
+A reader of asyncio's for each takes four times the time and ten times the memory: 0.3 KB, and of ten thousand machines
+that are found at a start, 0.2 s.
 """
 
 import asyncio
@@ -15,8 +16,7 @@ EXITS_AT_ONCE = 64
 
 
 class Exits:
-    """Calls `on_exit` on the running loop, with the name that was given, until forget(); again in each round until then.
-    """
+    """Calls `on_exit` on the running loop, with the name that was given: in each round of it until forget()."""
 
     def __init__(self, on_exit: Callable[[str], object]) -> None:
         self._on_exit = on_exit
