@@ -20,7 +20,10 @@ def test_each_exit_is_told_until_it_is_forgotten() -> None:
             told.append(name)
             exits.forget(held[name])
             exits.forget(held[name])
+            if len(told) == 2:
+                done.set()
 
+        done = asyncio.Event()
         exits = Exits(on_exit)
         for name, process in held.items():
             exits.watch(process, name)
@@ -28,8 +31,7 @@ def test_each_exit_is_told_until_it_is_forgotten() -> None:
         for child in reversed(children):
             child.kill()
         async with asyncio.timeout(10):
-            while len(told) < 2:
-                await asyncio.sleep(0.001)
+            await done.wait()
         exits.close()
         exits.close()
 
@@ -56,13 +58,15 @@ def test_more_than_one_round_takes_are_all_told() -> None:
         def on_exit(name: str) -> None:
             told.add(name)
             exits.forget(held[int(name)])
+            if len(told) > EXITS_AT_ONCE:
+                done.set()
 
+        done = asyncio.Event()
         exits = Exits(on_exit)
         for number, process in enumerate(held):
             exits.watch(process, str(number))
         async with asyncio.timeout(10):
-            while len(told) <= EXITS_AT_ONCE:
-                await asyncio.sleep(0.001)
+            await done.wait()
         exits.close()
 
     try:
