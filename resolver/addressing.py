@@ -146,7 +146,8 @@ class Addressing:
         try:
             followed.watcher = await AddressWatcher.open(
                 machine.name, process, self._opener, lambda _: self._on_change(key))
-            await asyncio.wait_for(followed.watcher.known.wait(), ADDRESSES_SECONDS)
+            if not followed.watcher.known.is_set():  # the kernel has mostly answered by now
+                await asyncio.wait_for(followed.watcher.known.wait(), ADDRESSES_SECONDS)
         except (OSError, NoSuchProcess) as error:
             # A machine without addresses still has users, and can be terminated. Later ones are still told of.
             _log.warning("The addresses of machine %s are not known: %s", machine.name,
@@ -182,7 +183,10 @@ class Addressing:
         except (OSError, NetlinkError, NoSuchProcess) as error:
             _log.warning("The way to machine %s is not known: %s", machine.name, error)
             followed.verdicts, followed.reach = (), None
-        return replace(machine, addresses=addresses, chosen=given(followed.verdicts))
+        chosen = given(followed.verdicts)
+        if (addresses, chosen) == (machine.addresses, machine.chosen):
+            return machine
+        return replace(machine, addresses=addresses, chosen=chosen)
 
     def _look_from_outside(self, key: str, followed: Followed, interfaces: tuple[int, ...]) -> None:
         """Those that do not list their addresses; and the ports of bridges, since others there may claim theirs."""

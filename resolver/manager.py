@@ -28,6 +28,7 @@ from resolver.core.names import alias_of, check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import MACHINES_MAX, Change, Entry, Registry
 from resolver.guest.metadata import GuestFiles
+from resolver.host.exits import Exits
 from resolver.host.kill import is_shared_unit, kill_all
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
@@ -82,6 +83,7 @@ class Manager:
         self._units = units
         self._listeners = list(listeners)
         self._held: dict[str, Held] = {}
+        self._exits = Exits(self._on_leader_exit)
         self._registering: set[str] = set()
         self._addressing = Addressing(opener, links, outside or SeeingNothing(), lambda: iter(self._held),
                                       self._followed, self._update)
@@ -230,6 +232,7 @@ class Manager:
         for held in self._held.values():
             self._drop(held)
         self._held.clear()
+        self._exits.close()
 
     # Inside.
 
@@ -259,7 +262,8 @@ class Manager:
         held = Held(process, await self._addressing.follow(machine, process))
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:
-            machine = self._addressing.chosen(_with_maps(machine, process), held.addresses)
+            maps = process.id_maps()
+            machine = self._addressing.chosen(replace(machine, uid_map=maps.uid, gid_map=maps.gid), held.addresses)
             changes = self.registry.add(machine)
             try:
                 self._states.save(machine)
@@ -269,7 +273,7 @@ class Manager:
         except BaseException:
             self._drop(held)
             raise
-        self._hold(machine, held)
+        self._hold(machine, held, maps.pending)
         self._tell(changes)
         _log.info("New machine %s, leader %d", machine.name, leader.pid)
         entry = self.registry.by_name(machine.name)
@@ -279,15 +283,16 @@ class Manager:
         return entry
 
     def _restore(self, saved: Machine, held: Held) -> None:
-        saved = replace(saved, alias=alias_of(saved.name, own_names()))
         try:
-            self.registry.add(self._addressing.chosen(_with_maps(saved, held.process), held.addresses))
+            maps = held.process.id_maps()
+            saved = replace(saved, alias=alias_of(saved.name, own_names()), uid_map=maps.uid, gid_map=maps.gid)
+            self.registry.add(self._addressing.chosen(saved, held.addresses))
         except (NoSuchProcess, MachineExists) as error:
             _log.warning("Machine %s is let go: %s", saved.name, error)
             self._states.remove(saved.name, saved.unit)
             self._drop(held)
             return
-        self._hold(saved, held)
+        self._hold(saved, held, maps.pending)
 
     def _held_of(self, entry: Entry) -> Held:
         """What is held for a machine that was found before something was waited for."""
@@ -296,16 +301,16 @@ class Manager:
             raise NoSuchMachine(f"machine {entry.machine.name} has just gone")
         return self._held[entry.key]
 
-    def _hold(self, machine: Machine, held: Held) -> None:
+    def _hold(self, machine: Machine, held: Held, map_pending: bool) -> None:
         key = name_key(machine.name)
         self._held[key] = held
-        asyncio.get_running_loop().add_reader(held.process, self._on_leader_exit, machine.name)
-        if _map_pending(held.process):
+        self._exits.watch(held.process, machine.name)
+        if map_pending:
             held.map_timer = asyncio.get_running_loop().call_later(
                 MAP_RETRY_FIRST_SECONDS, self._read_maps_again, machine.name, MAP_RETRY_FIRST_SECONDS)
 
     def _drop(self, held: Held) -> None:
-        asyncio.get_running_loop().remove_reader(held.process)
+        self._exits.forget(held.process)
         if held.map_timer is not None:
             held.map_timer.cancel()
         self._addressing.forget(held.addresses)
@@ -341,16 +346,16 @@ class Manager:
             return
         held.map_timer = None
         try:
-            machine = _with_maps(entry.machine, held.process)
+            maps = held.process.id_maps()
         except NoSuchProcess:
             return  # the pidfd tells, if it has not yet
-        if _map_pending(held.process):
+        if maps.pending:
             if paused < MAP_RETRY_LAST_SECONDS:
                 held.map_timer = asyncio.get_running_loop().call_later(
                     paused * 2, self._read_maps_again, name, paused * 2)
             else:
                 _log.warning("Machine %s has a user namespace, but its id maps are still empty", name)
-        self._update(machine)
+        self._update(replace(entry.machine, uid_map=maps.uid, gid_map=maps.gid))
 
     def _update(self, machine: Machine) -> None:
         entry = self.registry.by_name(machine.name)
@@ -406,14 +411,3 @@ def details(entry: Entry, verb: str) -> dict[str, str]:
     """What polkit's rules may decide by: `machine` and `verb` as systemd-machined has them, and more."""
     machine = entry.machine
     return {"machine": machine.name, "name": machine.name, "class": machine.machine_class, "verb": verb}
-
-
-def _with_maps(machine: Machine, process: Process) -> Machine:
-    return replace(machine, uid_map=process.uid_map(), gid_map=process.gid_map())
-
-
-def _map_pending(process: Process) -> bool:
-    try:
-        return process.map_pending()
-    except NoSuchProcess:
-        return False

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "resolver.core": {"core"},
     "resolver.table": {"core", "table", "_table"},
     "resolver.host": {"core", "host"},
+    "resolver.host.netlink": {"core", "_table"},
     "resolver.log": set(),
     "resolver.notify": set(),
     "resolver.config": {"core", "config"},

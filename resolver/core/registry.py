@@ -127,7 +127,8 @@ class Registry:
         self._move_addresses(key, (), machine.chosen)
         if machine.alias:
             self._aliases.claim(key, machine.alias)
-        change = self._enter(Change(None, self._claim_ids(Entry(machine, label))))
+        uids, gids, contested = self._claim_ids(key, machine)
+        change = self._enter(Change(None, Entry(machine, label, uids, gids, machine.chosen, contested)))
         return [change, *self._inherit(self._alias_owner(key))]
 
     def update(self, machine: Machine) -> list[Change]:
@@ -140,7 +141,7 @@ class Registry:
         after = replace(before, machine=machine)
         if (machine.uid_map, machine.gid_map) != (old.uid_map, old.gid_map):
             heirs.update(self._release_ids(before))
-            after = self._claim_ids(after)
+            after = self._claim_ids_again(after)
             heirs.pop(before.key, None)
         return [self._enter(Change(before, after)), *self._inherit(heirs)]
 
@@ -175,10 +176,15 @@ class Registry:
         """Settle which addresses the entry owns, and whether its alias, and put it in."""
         assert change.after is not None
         machine, key = change.after.machine, change.after.key
-        has_alias = machine.alias not in self._entries and self._aliases.owner(machine.alias) == key
-        after = replace(change.after, alias=machine.alias if has_alias else "", addresses=tuple(
+        has_alias = (machine.alias != "" and machine.alias not in self._entries
+                     and self._aliases.owner(machine.alias) == key)
+        alias = machine.alias if has_alias else ""
+        addresses = tuple(
             address if not address.reverse or self._addresses.owner((address.family, address.packed)) == key
-            else replace(address, reverse=False) for address in machine.chosen))
+            else replace(address, reverse=False) for address in machine.chosen)
+        after = change.after
+        if (alias, addresses) != (after.alias, after.addresses):
+            after = replace(after, alias=alias, addresses=addresses)
         self._entries[key] = after
         return Change(change.before, after)
 
@@ -192,19 +198,24 @@ class Registry:
             before = after = self._entries[key]
             if before.contested:
                 self._release_ids(before)
-                after = self._claim_ids(before)
+                after = self._claim_ids_again(before)
             change = self._enter(Change(before, after))
             if change.after != before:
                 yield change
 
-    def _claim_ids(self, entry: Entry) -> Entry:
-        uids, uids_contested = self._uids.claim(entry.key, entry.machine.uid_map.extents)
-        gids, gids_contested = self._gids.claim(entry.key, entry.machine.gid_map.extents)
+    def _claim_ids(self, key: str, machine: Machine) -> tuple[tuple[Extent, ...], tuple[Extent, ...], bool]:
+        """An entry's uid_extents, gid_extents and contested."""
+        uids, uids_contested = self._uids.claim(key, machine.uid_map.extents)
+        gids, gids_contested = self._gids.claim(key, machine.gid_map.extents)
         contested = uids_contested or gids_contested
         if contested:
-            self._contested.setdefault(entry.key)
+            self._contested.setdefault(key)
         else:
-            self._contested.pop(entry.key, None)
+            self._contested.pop(key, None)
+        return uids, gids, contested
+
+    def _claim_ids_again(self, entry: Entry) -> Entry:
+        uids, gids, contested = self._claim_ids(entry.key, entry.machine)
         return replace(entry, uid_extents=uids, gid_extents=gids, contested=contested)
 
     def _release_ids(self, entry: Entry) -> dict[str, None]:

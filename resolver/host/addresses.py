@@ -183,7 +183,7 @@ class AddressWatcher:
         if self._timer is not None:
             self._timer.cancel()
         if self._socket is not None:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
 
@@ -195,7 +195,7 @@ class AddressWatcher:
         """Read at most WAKE_BYTES, tell, pause."""
         began = time.thread_time()  # the processor's: a busy host is not this guest's doing
         if self._socket is not None:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())  # the number: of a socket, asyncio may make a text
         try:
             self._read()
             self._tell()
@@ -210,7 +210,7 @@ class AddressWatcher:
         if self._dump_wanted or self._dump is not None:
             self._wake()
         elif self._socket is not None:
-            self._loop.add_reader(self._socket, self._wake)
+            self._loop.add_reader(self._socket.fileno(), self._wake)
 
     def _read(self) -> None:
         budget = WAKE_BYTES

@@ -117,7 +117,7 @@ class Reach:
     @cached_property
     def interfaces(self) -> tuple[int, ...]:
         """The machine's host-side interfaces."""
-        return tuple(self._links.host_interfaces(*self._machine))
+        return tuple(self._above)
 
     @cached_property
     def _led(self) -> dict[int, int]:
@@ -134,7 +134,7 @@ class Reach:
 
     @cached_property
     def _above(self) -> dict[int, tuple[int, ...]]:
-        return {index: tuple(self._links.masters(index)) for index in self.interfaces}
+        return {link.index: tuple(self._links.masters(link)) for link in self._links.host_interfaces(*self._machine)}
 
     @cached_property
     def _ways(self) -> frozenset[int]:

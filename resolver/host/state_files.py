@@ -61,7 +61,13 @@ class StateFiles:
     def save(self, machine: Machine) -> None:
         """Write the machine's files. On OSError (ENOSPC) the public file and the link are what they were."""
         check_machine_name(machine.name)  # it becomes a path
-        self._make_directories()
+        try:
+            self._write(machine)
+        except FileNotFoundError:  # somebody has tidied /run
+            self._make_directories()
+            self._write(machine)
+
+    def _write(self, machine: Machine) -> None:
         _write(self._private, machine.name, state_format.private_text(machine), 0o600)
         _write(self._directory, machine.name, state_format.public_text(machine), 0o644)
         link = _link_name(machine.unit)
@@ -74,9 +80,9 @@ class StateFiles:
         link = _link_name(unit)
         if link:
             with suppress(OSError):
-                if os.readlink(self._directory / link) == name:
-                    os.unlink(self._directory / link)
-        for path in (self._directory / name, self._private / name):
+                if os.readlink(f"{self._directory}/{link}") == name:
+                    os.unlink(f"{self._directory}/{link}")
+        for path in (f"{self._directory}/{name}", f"{self._private}/{name}"):
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -113,20 +119,22 @@ class StateFiles:
         return Loaded(machines, errors)
 
     def _load(self, name: str) -> tuple[Machine, Exception | None]:
-        public = state_format.machine_from_public(_read(self._directory / name))
-        if public.name != name:
-            raise ValueError(f"is of a machine {public.name}")
+        public = _read(f"{self._directory}/{name}")
+        said = state_format.registration_of(public)
+        if said.name != name:
+            raise ValueError(f"is of a machine {said.name}")
         problem: Exception | None = None
         try:
-            machine = state_format.machine_from_private(_read(self._private / name))
-            if (machine.name, machine.leader.pid, machine.monotonic) == (name, public.leader.pid, public.monotonic):
+            machine = state_format.machine_from_private(_read(f"{self._private}/{name}"))
+            if (machine.name, machine.leader.pid, machine.monotonic) == said:
                 return machine, None
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
             problem = error
         # machined's, or ours without its better half.
-        return replace(public, leader=_leader_of(public)), problem
+        found = state_format.machine_from_public(public)
+        return replace(found, leader=_leader_of(found)), problem
 
 
 def _leader_of(machine: Machine) -> ProcessId:
@@ -157,46 +165,59 @@ def _link_name(unit: str) -> str:
 def _write(directory: Path, name: str, data: bytes, mode: int) -> None:
     if len(data) > FILE_MAX:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-    temporary = directory / _TEMPORARY
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
+    temporary = f"{directory}/{_TEMPORARY}"
     try:
-        # O_EXCL follows no symbolic link and opens nobody else's file (open(2)).
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(fd, "wb", buffering=0) as f:
-            os.fchmod(fd, mode)
+        fd = _create(temporary, mode)
+        try:
+            os.fchmod(fd, mode)  # whatever the umask
             view = memoryview(data)
             while view:
-                view = view[f.write(view):]
-        os.rename(temporary, directory / name)
+                view = view[os.write(fd, view):]
+        finally:
+            os.close(fd)
+        os.rename(temporary, f"{directory}/{name}")
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _create(path: str, mode: int) -> int:
+    # O_EXCL follows no symbolic link and opens nobody else's file (open(2)).
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:  # of one who was killed in the middle
+        os.unlink(path)
+        return os.open(path, flags, mode)
 
 
 def _link(directory: Path, link: str, name: str) -> None:
-    temporary = directory / _TEMPORARY
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
-    os.symlink(name, temporary)
+    temporary = f"{directory}/{_TEMPORARY}"
     try:
-        os.rename(temporary, directory / link)
+        os.symlink(name, temporary)
+    except FileExistsError:
+        os.unlink(temporary)
+        os.symlink(name, temporary)
+    try:
+        os.rename(temporary, f"{directory}/{link}")
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     """A regular file's content. O_NONBLOCK: opening a FIFO would wait for a writer."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb", buffering=0) as f:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ValueError("is no regular file")
-        data = bytearray()
-        while chunk := f.read(FILE_MAX):
+        data = b""
+        while chunk := os.read(fd, FILE_MAX):
             data += chunk
             if len(data) > FILE_MAX:
                 raise ValueError(f"is longer than {FILE_MAX} bytes")
-    return bytes(data)
+    finally:
+        os.close(fd)
+    return data

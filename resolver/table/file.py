@@ -16,31 +16,33 @@ SCALE_FIRST = 1
 
 
 class SectionShape(NamedTuple):
-    """A section of a slot: its field in struct slot_header, the C type of its records, records at scale 1."""
+    """A section of a slot: its field in struct slot_header, the C type of its records and its size, records at scale 1.
+    """
 
     field: str
     record: str
+    record_size: int
     records: int
+
+    @classmethod
+    def of(cls, field: str, record: str, records: int) -> "SectionShape":
+        return cls(field, record, int(ffi.sizeof(record)), records)
 
     def capacity(self, scale: int) -> int:
         """Records at a scale. Buckets stay a power of two, as the reader requires."""
         return self.records * scale
 
-    @property
-    def record_size(self) -> int:
-        return int(ffi.sizeof(self.record))
-
 
 # Of a machine: its name, its label and an alias; a few addresses and extents. Buckets: about one a name or address.
 SECTIONS = (
-    SectionShape("machines", "struct machine_record", 64),
-    SectionShape("names", "struct name_record", 192),
-    SectionShape("name_buckets", "uint32_t", 128),
-    SectionShape("addresses", "struct address_record", 256),
-    SectionShape("address_buckets", "uint32_t", 256),
-    SectionShape("extents", "struct extent_record", 192),
-    SectionShape("uid_ranges", "struct range_record", 96),
-    SectionShape("gid_ranges", "struct range_record", 96),
+    SectionShape.of("machines", "struct machine_record", 64),
+    SectionShape.of("names", "struct name_record", 192),
+    SectionShape.of("name_buckets", "uint32_t", 128),
+    SectionShape.of("addresses", "struct address_record", 256),
+    SectionShape.of("address_buckets", "uint32_t", 256),
+    SectionShape.of("extents", "struct extent_record", 192),
+    SectionShape.of("uid_ranges", "struct range_record", 96),
+    SectionShape.of("gid_ranges", "struct range_record", 96),
 )
 
 
@@ -61,6 +63,7 @@ class TableFile:
     def __init__(self, path: str, descriptor: int, scale: int) -> None:
         self.path = path
         self.scale = scale
+        self.slot_size = slot_size(scale)
         self._descriptor = descriptor
         self._map = mmap.mmap(descriptor, file_size(scale))
         self._buffer = ffi.from_buffer("uint8_t[]", self._map, require_writable=True)
@@ -148,21 +151,28 @@ class TableFile:
 
     def slot(self, number: int) -> Any:
         """A pointer to the first byte of a slot."""
-        return self._buffer + lib.TABLE_PAGE + number * slot_size(self.scale)
+        return self._buffer + lib.TABLE_PAGE + number * self.slot_size
 
     def clear(self, number: int) -> None:
         """Make a slot an empty one, whatever it held."""
-        ffi.memmove(self.slot(number), bytes(slot_size(self.scale)), slot_size(self.scale))
+        ffi.memmove(self.slot(number), bytes(self.slot_size), self.slot_size)
         self._lay_out(number)
+
+    def offsets(self) -> dict[str, int]:
+        """Where each section begins, in bytes from the start of a slot."""
+        offsets, offset = {}, int(ffi.sizeof("struct slot_header"))
+        for shape in SECTIONS:
+            offsets[shape.field] = offset
+            offset += shape.capacity(self.scale) * shape.record_size
+        return offsets
 
     def _lay_out(self, number: int) -> None:
         header = ffi.cast("struct slot_header *", self.slot(number))
-        offset = int(ffi.sizeof("struct slot_header"))
+        offsets = self.offsets()
         for shape in SECTIONS:
             section = getattr(header, shape.field)
-            section.offset = offset
+            section.offset = offsets[shape.field]
             section.capacity = shape.capacity(self.scale)
-            offset += shape.capacity(self.scale) * shape.record_size
 
 
 def _new_path(path: str) -> str:
