@@ -110,8 +110,9 @@ class TableWriter:
         if self._table is None:
             return
         if unlink:
-            self._table.unlink()
+            # In this order: killed in between, we leave a table that nobody believes, and not one that some still read.
             self._table.retire()
+            self._table.unlink()
         self._table.close()
         self._table = None
 
@@ -149,7 +150,12 @@ class TableWriter:
         table = TableFile.create(self.path, scale)
         old, self._table = self._table, table
         self._rebuild(entries)
-        table.appear()
+        try:
+            table.appear()
+        except OSError:
+            self._table = old  # close() is to retire that one
+            table.close()
+            raise
         if old is not None:
             old.retire()
             old.close()
