@@ -214,7 +214,8 @@ class Manager:
             except NoSuchProcess as error:
                 _log.info("Machine %s has gone meanwhile: %s", saved.name, error)
                 self._states.forget(saved)
-        followed = await asyncio.gather(*(self._addressing.follow(saved, process) for saved, process in found))
+        followed = await asyncio.gather(*(self._addressing.follow(saved, process, restored=True)
+                                          for saved, process in found))
         # In the order of registration: who came first keeps what only one can have.
         for (saved, process), addresses in zip(found, followed, strict=True):
             self._restore(saved, Held(process, addresses))
