@@ -113,10 +113,16 @@ def with_table_writer(host: TestHost, scale: Scale, rate: float, folder: Path,
                      f"{writer.deaths} times, the table grew to {table.stat().st_size >> 10} KiB")
 
 
-def with_daemon(host: TestHost, scale: Scale, folder: Path, shim: Path = SHIM) -> tuple[Verdict, str]:
-    """Changes through the real daemon. The verdict, and what was done."""
+def with_daemon(host: TestHost, scale: Scale, folder: Path, before: Callable[[], None] = lambda: None,
+                in_the_middle: Callable[[], None] | None = None) -> tuple[Verdict, str]:
+    """Changes through the real daemon. The verdict, and what was done.
+
+    With something to be done in the middle, the daemon is not killed, and it is no wrong answer that nobody could be
+    asked.
+    """
     daemon = host.start_daemon()
-    machines = DaemonChurn(host)
+    before()
+    machines = DaemonChurn(host, addresses=in_the_middle is None)
     deaths = 0
 
     def kill() -> None:
@@ -128,15 +134,20 @@ def with_daemon(host: TestHost, scale: Scale, folder: Path, shim: Path = SHIM) -
         daemon = host.start_daemon()
 
     questions = machines.questions()
-    with reading(host, scale, questions, compile_readers(folder), shim) as log:
+    with reading(host, scale, questions, compile_readers(folder)) as log:
         machines.start()
         began = time.monotonic()
         try:
-            kill_each_second(scale.seconds, kill)
+            if in_the_middle is None:
+                kill_each_second(scale.seconds, kill)
+            else:
+                time.sleep(scale.seconds / 2)
+                in_the_middle()
+                time.sleep(scale.seconds / 2)
         finally:
             machines.stop()
         took = time.monotonic() - began
-    verdict = check(log, scale.readers, questions, machines.lives(), machines.expected)
+    verdict = check(log, scale.readers, questions, machines.lives(), machines.expected, in_the_middle is not None)
     return verdict, (f"{machines.changes / took:.0f} changes a second through the daemon for {took:.0f} s, killed "
                      f"{deaths} times")
 

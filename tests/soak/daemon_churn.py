@@ -28,10 +28,11 @@ State = tuple[int, bool] | None
 class Turn:
     """One machine: a thread that changes it, and its life."""
 
-    def __init__(self, host: TestHost, place: Place, number: int) -> None:
+    def __init__(self, host: TestHost, place: Place, number: int, addresses: bool) -> None:
         self.name, self.life = NAMES[number], Life()
         self.containers = [host.container(f"{self.name}{leader}") for leader in range(LEADERS)]
         self.changes = 0
+        self._addresses = addresses
         self._place = place
         self._random = random.Random(number)
         self._extra = [False] * LEADERS
@@ -44,14 +45,16 @@ class Turn:
         return self.containers[leader].ipv4.rpartition(".")[0] + ".77"
 
     def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            if self._leader is not None and self._random.randrange(ADDRESS_SHARE) == 0:
-                self._change_addresses()
-            else:
-                self._register_or_not()
-            self.changes += 1
-        if self._client is not None:
-            self._client.close()
+        try:
+            while not stop.is_set():
+                if self._addresses and self._leader is not None and self._random.randrange(ADDRESS_SHARE) == 0:
+                    self._change_addresses()
+                else:
+                    self._register_or_not()
+                self.changes += 1
+        finally:
+            if self._client is not None:
+                self._client.close()
 
     @property
     def state(self) -> State:
@@ -118,9 +121,10 @@ class Turn:
 class DaemonChurn:
     """All of them. `problem` is what a thread died of."""
 
-    def __init__(self, host: TestHost) -> None:
+    def __init__(self, host: TestHost, addresses: bool = True) -> None:
+        """Without `addresses`, none changes: where there may be no table, that it has is not seen."""
         place = Place(host)
-        self.turns = [Turn(host, place, number) for number in range(len(NAMES))]
+        self.turns = [Turn(host, place, number, addresses) for number in range(len(NAMES))]
         self.problem: BaseException | None = None
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(turn,)) for turn in self.turns]

@@ -48,9 +48,9 @@ class Place:
         return found
 
     def listed(self) -> Snapshot:
-        """What List says of each machine, but for the time of its registration."""
+        """What List says of each machine but the host itself, without the time of its registration."""
         with Client(self.socket, PATIENCE) as client:
-            replies = [dict(reply) for reply in client.call_more(f"{MACHINE}.List") if reply]
+            replies = [reply for reply in client.call_more(f"{MACHINE}.List") if reply.get("name") != ".host"]
         for reply in replies:
             reply.pop("timestamp", None)
         return {reply["name"]: reply for reply in replies}
