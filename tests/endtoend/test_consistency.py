@@ -16,8 +16,8 @@ from tests.soak import churn
 from tests.soak.consistency import SHIM, Scale, with_daemon, with_table_writer
 from tests.soak.truth import HEAD_SIZE, RECORD, Life, Question, Verdict, check, host_answer, name_answer
 
-SCALE = Scale(seconds=8, processes=8, threads=8)
-CONTROL = Scale(seconds=4, processes=8, threads=8, looks=5000)
+SCALE = Scale(seconds=6, processes=8, threads=8)
+CONTROL = Scale(seconds=3, processes=8, threads=8, looks=5000)
 
 ROUNDS = 10
 

@@ -311,6 +311,7 @@ def test_killed_at_each_step_leaves_what_was_before_or_after(files: StateFiles, 
         assert found in states, (act, sorted(found))
         seen.append(states.index(found))
         prepare()
+    print(len(seen) - 1, "deaths")
     assert seen == sorted(seen)  # before, then after
     assert set(seen) == {0, 1}
 

@@ -209,6 +209,7 @@ def test_killed_at_each_step_misleads_no_reader(path: Path, act: str) -> None:
         successor.publish(grown.add(machine("m0", 2, chosen=(new,))))
         successor.close(unlink=True)
         reader = prepare()
+    print(len(deaths) - 1, "deaths")
     assert len(deaths) > 8
 
 
