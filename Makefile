@@ -4,6 +4,7 @@
 #   make demo     shows what it does, on containers made for the purpose
 #   make test     all tests
 #   make bench    what look-ups, requests and events cost
+#   make soak     the tests that take long, at length
 #   make check    ruff, mypy, the compiler's warnings
 #   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
 #   make uninstall  takes exactly that away again
@@ -40,7 +41,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench check install uninstall clean demo-packages bench-packages test-packages
+.PHONY: build demo test bench soak check install uninstall clean demo-packages bench-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -54,6 +55,12 @@ test: check test-packages
 bench: build $(VENV)/.test-tools demo-packages bench-packages
 	@$(VENV)/bin/python -m tests.bench
 	@$(VENV)/bin/python -m tests.bench.dns
+
+# Each runs for minutes; docs/reliability.md has what was found.
+soak: build $(VENV)/.test-tools
+	$(VENV)/bin/python -m tests.soak.consistency --seconds 60
+	$(VENV)/bin/python -m tests.soak.kill --times 750
+	$(VENV)/bin/python -m tests.soak.kill --times 250 --without-pidfd-ids
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .

@@ -27,6 +27,10 @@ from resolver.host.reach import HostChange, Prefix, Reach
 ADDRESSES_SECONDS = 1.0
 """For the kernel to list a machine's addresses, before registration goes on without them; it takes 0.1 ms each."""
 
+RESTORED_SECONDS = 10.0
+"""The same for a machine of before, whose addresses the table still has: nobody waits for it but the next
+registrations, and a start on a busy host, or while its kernel is busy with links, is not to take them away."""
+
 TURN_SECONDS = 0.004
 """Of choosing addresses anew, before others have their turn."""
 
@@ -139,15 +143,16 @@ class Addressing:
         if self._choosing is not None:
             self._choosing.cancel()
 
-    async def follow(self, machine: Machine, process: Process) -> Followed:
-        """Follow a machine that is to be registered; its first addresses are known when this returns."""
+    async def follow(self, machine: Machine, process: Process, restored: bool = False) -> Followed:
+        """Follow a machine that is to be registered, or was; its first addresses are known when this returns."""
         followed = Followed(machine.name, process)
         key = name_key(machine.name)
         try:
             followed.watcher = await AddressWatcher.open(
                 machine.name, process, self._opener, lambda _: self._on_change(key))
             if not followed.watcher.known.is_set():  # the kernel has mostly answered by now
-                await asyncio.wait_for(followed.watcher.known.wait(), ADDRESSES_SECONDS)
+                patience = RESTORED_SECONDS if restored else ADDRESSES_SECONDS
+                await asyncio.wait_for(followed.watcher.known.wait(), patience)
         except (OSError, NoSuchProcess) as error:
             # A machine without addresses still has users, and can be terminated. Later ones are still told of.
             _log.warning("The addresses of machine %s are not known: %s", machine.name,

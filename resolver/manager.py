@@ -35,6 +35,7 @@ from resolver.host.netns import NetlinkOpener
 from resolver.host.process import NoSuchProcess, Process
 from resolver.host.reach import HostChange
 from resolver.host.state_files import StateFiles
+from resolver.state_keeper import StateKeeper
 from resolver.units import UnitProperty, Units
 
 MAP_RETRY_FIRST_SECONDS = 0.01
@@ -78,7 +79,7 @@ class Manager:
         """Reads what only a guest's files tell."""
         self.machines_max = MACHINES_MAX
         """No more are taken in; those that are there stay."""
-        self._states = states
+        self._states = StateKeeper(states, registry)
         self._authority = authority
         self._units = units
         self._listeners = list(listeners)
@@ -127,8 +128,9 @@ class Manager:
             self._registering.discard(key)
 
     async def unregister(self, name: str | None, leader: ProcessId | None, subject: Subject) -> None:
-        """Let a machine go; its processes stay."""
+        """Let a machine go; its processes stay. NotAvailable where that could not outlive the daemon."""
         entry = await self._to_be_changed(name, leader, "unregister", subject)
+        self._states.remove(entry.machine)
         self._let_go(entry, "unregistered")
 
     async def terminate(self, name: str | None, leader: ProcessId | None, subject: Subject) -> None:
@@ -212,11 +214,13 @@ class Manager:
                 found.append((saved, Process.from_identity(saved.leader)))
             except NoSuchProcess as error:
                 _log.info("Machine %s has gone meanwhile: %s", saved.name, error)
-                self._states.remove(saved.name, saved.unit)
-        followed = await asyncio.gather(*(self._addressing.follow(saved, process) for saved, process in found))
+                self._states.forget(saved)
+        followed = await asyncio.gather(*(self._addressing.follow(saved, process, restored=True)
+                                          for saved, process in found))
         # In the order of registration: who came first keeps what only one can have.
         for (saved, process), addresses in zip(found, followed, strict=True):
             self._restore(saved, Held(process, addresses))
+        self._states.tidy()
 
     def host_changed(self, change: HostChange) -> None:
         """Choose addresses anew, soon, where a change of the host's links or routes may make others right."""
@@ -229,6 +233,7 @@ class Manager:
     def close(self) -> None:
         """Let go of every descriptor. Machines and their state files stay."""
         self._addressing.close()
+        self._states.close()
         for held in self._held.values():
             self._drop(held)
         self._held.clear()
@@ -267,9 +272,9 @@ class Manager:
             changes = self.registry.add(machine)
             try:
                 self._states.save(machine)
-            except OSError as error:
+            except BaseException:
                 self.registry.remove(machine.name)
-                raise NotAvailable(f"the machine's state cannot be kept: {error}") from error
+                raise
         except BaseException:
             self._drop(held)
             raise
@@ -289,7 +294,7 @@ class Manager:
             self.registry.add(self._addressing.chosen(saved, held.addresses))
         except (NoSuchProcess, MachineExists) as error:
             _log.warning("Machine %s is let go: %s", saved.name, error)
-            self._states.remove(saved.name, saved.unit)
+            self._states.forget(saved)
             self._drop(held)
             return
         self._hold(saved, held, maps.pending)
@@ -319,13 +324,13 @@ class Manager:
     def _let_go(self, entry: Entry, why: str) -> None:
         self._drop(self._held.pop(entry.key))
         changes = self.registry.remove(entry.machine.name)
+        self._states.unit_left(entry.machine.unit)
         self._tell(changes)
-        try:
-            self._states.remove(entry.machine.name, entry.machine.unit)
-        except OSError as error:
-            # At the next start the leader is found gone.
-            _log.error("The state file of machine %s cannot be removed: %s", entry.machine.name, error)
         _log.info("Machine %s %s", entry.machine.name, why)
+
+    def _has_ended(self, entry: Entry) -> None:
+        self._states.forget(entry.machine)
+        self._let_go(entry, "has ended")
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for listener in self._listeners:
@@ -334,7 +339,7 @@ class Manager:
     def _on_leader_exit(self, name: str) -> None:
         entry = self.registry.by_name(name)
         assert entry is not None
-        self._let_go(entry, "has ended")
+        self._has_ended(entry)
 
     def _followed(self, key: str) -> tuple[Machine, Followed] | None:
         entry, held = self.registry.by_name(key), self._held.get(key)
@@ -365,7 +370,7 @@ class Manager:
     def _forget_dead(self, entry: Entry | None) -> None:
         """Let a machine go whose leader has exited, where that has not been noticed yet."""
         if entry is not None and self._held[entry.key].process.exited():
-            self._let_go(entry, "has ended")
+            self._has_ended(entry)
 
     def _by_name(self, name: str) -> Entry | None:
         if name == self.host.machine.name:

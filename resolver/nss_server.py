@@ -65,7 +65,7 @@ class NssServer:
             loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone, or on a file system that is read-only by now
                 os.unlink(self._path)
         for connection in list(self._connections):
             self._drop(connection)

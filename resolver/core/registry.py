@@ -56,7 +56,7 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}  # in the order of registration
         self._by_leader: dict[int, str] = {}
-        self._by_unit: dict[str, str] = {}
+        self._units: Claims[str] = Claims()
         self._labels: dict[str, str] = {}
         self._uids = ExtentClaims()
         self._gids = ExtentClaims()
@@ -85,7 +85,8 @@ class Registry:
         return None if key is None else self._entries[key]
 
     def by_unit(self, unit: str) -> Entry | None:
-        key = self._by_unit.get(unit)
+        """The first machine of those in it."""
+        key = self._units.owner(unit)
         return None if key is None else self._entries[key]
 
     def by_address(self, family: int, packed: bytes) -> Entry | None:
@@ -123,7 +124,7 @@ class Registry:
             self._labels[label] = key
         self._by_leader[machine.leader.pid] = key
         if machine.unit:
-            self._by_unit.setdefault(machine.unit, key)
+            self._units.claim(key, machine.unit)
         self._move_addresses(key, (), machine.chosen)
         if machine.alias:
             self._aliases.claim(key, machine.alias)
@@ -158,8 +159,8 @@ class Registry:
         self._contested.pop(entry.key, None)
         del self._entries[entry.key]
         del self._by_leader[machine.leader.pid]
-        if self._by_unit.get(machine.unit) == entry.key:
-            del self._by_unit[machine.unit]
+        if machine.unit:
+            self._units.release(entry.key, machine.unit)
         if entry.label:
             del self._labels[entry.label]
         return [Change(entry, None), *self._inherit(heirs)]

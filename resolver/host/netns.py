@@ -88,6 +88,11 @@ class NetlinkOpener:
                 return await opened
         except ProcessLookupError:
             raise NoSuchProcess(process.pid) from None
+        except BaseException:
+            # It may have come when nobody waited any more, and nobody knows of it but us.
+            if opened.done() and not opened.cancelled() and opened.exception() is None:
+                opened.result().close()
+            raise
 
     def _work(self, namespace: int, groups: int, opened: asyncio.Future[socket.socket]) -> None:
         result: socket.socket | OSError

@@ -6,15 +6,17 @@
     mymachines/NAME      private, 0600 in a directory of 0700: what the public file has no place for
 
 A file comes by rename and goes by unlink: that is what sd_login_monitor watches, and no reader sees half of one. The
-private file is written first, and believed only where the public one tells of the same registration. Nothing is
-synced: /run is a tmpfs, and nothing here means anything after a boot. Ids and addresses are not kept; the kernel has
-them.
+public file is the registration: it comes last and goes first, so that whoever is killed in between has registered or
+has not; tidy() takes away, or makes, what should go with it. The private file is believed only where the public one
+tells of the same registration. Nothing is synced: /run is a tmpfs, and nothing here means anything after a boot. Ids
+and addresses are not kept; the kernel has them.
 """
 
 import errno
 import os
 import stat
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,39 +54,74 @@ class StateFiles:
         self._make_directories()
 
     def _make_directories(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._private.mkdir(parents=True, exist_ok=True)
-        # Not by mkdir's mode: the umask, or who made it before us, had a say in that.
-        os.chmod(self._directory, 0o755)  # noqa: S103  everybody reads it
-        os.chmod(self._private, 0o700)
+        for path, mode in ((self._directory, 0o755), (self._private, 0o700)):
+            path.mkdir(parents=True, exist_ok=True)
+            # Not by mkdir's mode: the umask, or who made it before us, had a say in that. And not for nothing: a
+            # read-only directory that is as it should be can be read.
+            if stat.S_IMODE(os.stat(path).st_mode) != mode:
+                os.chmod(path, mode)
 
-    def save(self, machine: Machine) -> None:
-        """Write the machine's files. On OSError (ENOSPC) the public file and the link are what they were."""
+    def save(self, machine: Machine, *, linked: bool = True) -> None:
+        """Write the machine's files; `linked`, its unit's link too. On OSError (ENOSPC) the public file is what it was,
+        and of a new machine nothing is left."""
         check_machine_name(machine.name)  # it becomes a path
+        new = not os.path.lexists(f"{self._directory}/{machine.name}")
         try:
-            self._write(machine)
-        except FileNotFoundError:  # somebody has tidied /run
-            self._make_directories()
-            self._write(machine)
+            try:
+                self._write(machine, linked)
+            except FileNotFoundError:  # somebody has tidied /run
+                self._make_directories()
+                self._write(machine, linked)
+        except OSError:
+            if new:
+                self._remove_what_goes_with(machine.name, machine.unit)
+            raise
 
-    def _write(self, machine: Machine) -> None:
+    def _write(self, machine: Machine, linked: bool) -> None:
         _write(self._private, machine.name, state_format.private_text(machine), 0o600)
+        if linked:
+            self.link(machine)
         _write(self._directory, machine.name, state_format.public_text(machine), 0o644)
+
+    def link(self, machine: Machine) -> None:
+        """Have processes of the machine's unit found to be this machine's. OSError."""
         link = _link_name(machine.unit)
         if link:
             _link(self._directory, link, machine.name)
 
     def remove(self, name: str, unit: str = "") -> None:
-        """Remove the machine's files, as far as they are there; the link only if it is this machine's."""
+        """Remove the machine's files, as far as they are there; the link only if it is this machine's. On OSError
+        (EROFS) all are what they were."""
         check_machine_name(name)
+        with suppress(FileNotFoundError):
+            os.unlink(self._directory / name)
+        self._remove_what_goes_with(name, unit)
+
+    def _remove_what_goes_with(self, name: str, unit: str) -> None:
+        """Never fails: without the public file it means nothing, and tidy() comes."""
         link = _link_name(unit)
-        if link:
-            with suppress(OSError):
-                if os.readlink(f"{self._directory}/{link}") == name:
-                    os.unlink(f"{self._directory}/{link}")
-        for path in (f"{self._directory}/{name}", f"{self._private}/{name}"):
-            with suppress(FileNotFoundError):
+        with suppress(OSError):
+            if link and os.readlink(f"{self._directory}/{link}") == name:
+                os.unlink(f"{self._directory}/{link}")
+        with suppress(OSError):
+            os.unlink(f"{self._private}/{name}")
+
+    def tidy(self, machines: Iterable[Machine]) -> None:
+        """Remove what goes with no public file, and make the links of `machines` that are missing. OSError."""
+        found = os.listdir(self._directory)
+        public = {name for name in found if not name.startswith((".", _LINK_PREFIX))}
+        for name in found:
+            path = self._directory / name
+            if name == _TEMPORARY or (name.startswith(_LINK_PREFIX) and path.is_symlink()
+                                      and os.readlink(path) not in public):
                 os.unlink(path)
+        for name in os.listdir(self._private):
+            if name not in public:
+                os.unlink(self._private / name)
+        for machine in machines:
+            link = _link_name(machine.unit)
+            if link and not os.path.lexists(self._directory / link):
+                self.link(machine)
 
     def forget(self, name: str) -> bool:
         """Remove whatever there is by this name, and every link to it. Whether there was anything."""

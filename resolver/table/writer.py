@@ -112,8 +112,9 @@ class TableWriter:
         if self._table is None:
             return
         if unlink:
-            self._table.unlink()
+            # In this order: killed in between, we leave a table that nobody believes, and not one that some still read.
             self._table.retire()
+            self._table.unlink()
         self._slots.clear()
         self._table.close()
         self._table = None
@@ -159,7 +160,13 @@ class TableWriter:
         old, self._table = self._table, table
         self._open_slots()
         self._rebuild(entries)
-        table.appear()
+        try:
+            table.appear()
+        except OSError:
+            self._table = old  # close() is to retire that one
+            self._open_slots()
+            table.close()
+            raise
         if old is not None:
             old.retire()
             old.close()

@@ -44,6 +44,20 @@ def test_look_ups() -> None:
     assert registry.by_name("web") is registry.by_leader(7) is registry.by_unit("web.scope") is None
 
 
+def test_a_unit_is_the_first_machines_and_then_the_nexts() -> None:
+    registry = Registry()
+    for pid, name in enumerate(["web", "db", "ab"], 2):
+        registry.add(machine(name, pid, unit="shared.service"))
+    owners = []
+    for name in ["db", "web", "ab"]:
+        entry = registry.by_unit("shared.service")
+        assert entry is not None
+        owners.append(entry.key)
+        registry.remove(name)
+    assert owners == ["web", "web", "ab"]
+    assert registry.by_unit("shared.service") is None
+
+
 def test_a_name_and_a_leader_are_one_machines() -> None:
     registry = Registry()
     registry.add(machine("web", 7))
