@@ -4,6 +4,7 @@
 import argparse
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -133,7 +134,11 @@ async def _serve(options: argparse.Namespace) -> None:
 
     # Before addresses are chosen: no change of the host's routes comes between.
     host_watcher = HostWatcher(manager.host_changed)
+    gc.disable()
     await manager.restore()
+    # What was found stays for long, and is in no circle: the collector need not look through it, neither now nor later.
+    gc.freeze()
+    gc.enable()
     try:
         # A VM that was known before has its addresses again before anybody reads of it.
         await asyncio.wait_for(outside.known(), OUTSIDE_SECONDS)
