@@ -15,6 +15,7 @@ the host's byte order. Written here rather than taken from pyroute2: importing t
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from resolver._table import ffi, lib
@@ -86,7 +87,8 @@ class AddressEntry(NamedTuple):
     address: Address
 
 
-class Link(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Link:
     """A network interface.
 
     `master` is the index of the bridge, bond or VRF that it is a port of, else 0, and `port_kind` what that is.
