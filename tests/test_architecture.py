@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "resolver.log": set(),
     "resolver.notify": set(),
     "resolver.authority": {"core"},
-    "resolver.nss_server": set(),
+    "resolver.nss_server": {"varlink"},  # varlink.peer alone
     "resolver.publisher": {"core", "table"},
     "resolver.userdb_keeper": {"core", "host"},
     "resolver.leases": {"core", "host", "leases"},
