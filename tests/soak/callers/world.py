@@ -84,6 +84,7 @@ class World:
     @contextmanager
     def hog(self, door: str, how: str, count: int) -> Iterator[int]:
         """Gives the number of connections that are held."""
+        before = self.weight(door).descriptors
         hog = self.host.popen(self._module("hog", door, self.doors[door].place, how, count, HOSTILE_UID),
                               env=self._environment, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
@@ -94,7 +95,20 @@ class World:
         finally:
             hog.communicate(b"", timeout=PHASE_SECONDS)
             # The server has noticed that they are gone: the next phase begins as this one did.
-            wait_for(lambda: self.weight(door).descriptors < 128, PHASE_SECONDS, "connections to be closed")
+            wait_for(lambda: self.weight(door).descriptors < before + 32, PHASE_SECONDS, "connections to be closed")
+
+    @contextmanager
+    def churn(self, machines: int) -> Iterator[None]:
+        """Machines that come and go meanwhile: those who listen are told."""
+        churn = self.host.popen(self._module("churn", machines), env=self._environment, cwd=PROJECT,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert churn.stdout is not None
+            assert churn.stdout.readline() == b"ready\n"
+            yield
+        finally:
+            churn.communicate(b"", timeout=PHASE_SECONDS)
+            assert churn.returncode == 0
 
     def _module(self, name: str, *arguments: object) -> list[str]:
         return [sys.executable, "-m", f"tests.soak.callers.{name}", *map(str, arguments)]
