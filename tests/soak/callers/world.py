@@ -42,7 +42,7 @@ class World:
     def __init__(self, folder: Path | None = None) -> None:
         """`folder`: where another copy of the project is."""
         self._stack = ExitStack()
-        self._environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/",
+        self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/",
                              "PYTHONPATH": f"{folder or PROJECT}:{PROJECT}"}
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class World:
             stack.callback(bus.close)
             bus.start()
             self.host = stack.enter_context(TestHost())
-            environment = {**self._environment, "DBUS_SYSTEM_BUS_ADDRESS": bus.address}
+            environment = {**self.environment, "DBUS_SYSTEM_BUS_ADDRESS": bus.address}
             self.daemon = self._start("resolver.daemon", environment=environment)
             self.hook = self._start("resolver.hook.__main__")
             self.dns = self._start("resolver.dns.__main__", f"--listen=127.0.0.1:{DNS_PORT}")
@@ -78,7 +78,7 @@ class World:
     def ask(self, door: str, count: int) -> Answers:
         """As another user than the hostile one."""
         done = self.host.run(self._module("asker", door, self.doors[door].place, count, HONEST_UID),
-                             env=self._environment, cwd=PROJECT, timeout=PHASE_SECONDS, check=True)
+                             env=self.environment, cwd=PROJECT, timeout=PHASE_SECONDS, check=True)
         return Answers(**json.loads(done.stdout))
 
     @contextmanager
@@ -86,7 +86,7 @@ class World:
         """Gives the number of connections that are held."""
         before = self.weight(door).descriptors
         hog = self.host.popen(self._module("hog", door, self.doors[door].place, how, count, HOSTILE_UID),
-                              env=self._environment, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                              env=self.environment, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             assert hog.stdout is not None
             word, _, held = hog.stdout.readline().decode().partition(" ")
@@ -100,7 +100,7 @@ class World:
     @contextmanager
     def churn(self, machines: int) -> Iterator[None]:
         """Machines that come and go meanwhile: those who listen are told."""
-        churn = self.host.popen(self._module("churn", machines), env=self._environment, cwd=PROJECT,
+        churn = self.host.popen(self._module("churn", machines), env=self.environment, cwd=PROJECT,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             assert churn.stdout is not None
@@ -115,8 +115,9 @@ class World:
 
     def _start(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Daemon:
         code = f"import sys; from {module} import main; sys.exit(main())"
-        return self.host.start_daemon([sys.executable, "-c", code], *arguments,
-                                      env=environment or self._environment)
+        # -P: no other copy of the project is found before the one that is asked for
+        return self.host.start_daemon([sys.executable, "-P", "-c", code], *arguments,
+                                      env=environment or self.environment)
 
     def _find_userdb(self) -> int | None:
         return next((pid for pid in children(self.daemon.pid) if "userdb" in describe(pid)), None)
