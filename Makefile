@@ -4,7 +4,7 @@
 #   make demo     shows what it does, on containers made for the purpose
 #   make test     all tests
 #   make bench    what look-ups, requests and events cost
-#   make soak     the tests that take long, at length
+#   make soak     hostile input, faults and load, for a long time
 #   make check    ruff, mypy, the compiler's warnings
 #   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
 #   make uninstall  takes exactly that away again
@@ -41,7 +41,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench soak check install uninstall clean demo-packages bench-packages test-packages
+.PHONY: build demo test bench soak soak-tools check install uninstall clean demo-packages bench-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -57,10 +57,17 @@ bench: build $(VENV)/.test-tools demo-packages bench-packages
 	@$(VENV)/bin/python -m tests.bench.dns
 
 # Each runs for minutes; docs/reliability.md has what was found.
-soak: build $(VENV)/.test-tools
+soak: build $(VENV)/.test-tools test-packages soak-tools
 	$(VENV)/bin/python -m tests.soak.consistency --seconds 60
 	$(VENV)/bin/python -m tests.soak.kill --times 750
 	$(VENV)/bin/python -m tests.soak.kill --times 250 --without-pidfd-ids
+	$(VENV)/bin/python -m tests.soak.protocols
+	$(VENV)/bin/python -m tests.soak.callers
+	$(VENV)/bin/python -m tests.dns.fuzz
+
+# Not every Python and machine has a wheel of atheris, and to build it takes LLVM: then its jobs say that they do without.
+soak-tools: $(VENV)/.test-tools
+	-$(VENV)/bin/pip install -q --only-binary=atheris 'atheris>=3'
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .

@@ -223,7 +223,8 @@ def log_level(name: str) -> int:
 
 def varlink_limits(settings: Settings) -> Limits:
     connections = settings.connections
-    return Limits(connections.maximum, connections.per_user, connections.reserved_for_root)
+    return Limits(connections=connections.maximum, connections_by_uid=connections.per_user,
+                  reserved_for_root=connections.reserved_for_root)
 
 
 def address_sources(settings: Settings) -> frozenset[AddressSource]:

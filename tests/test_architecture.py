@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "resolver.statistics": {"core"},
     "resolver.metrics": {"config", "log", "metrics", "notify", "table", "varlink"},
     "resolver.authority": {"core"},
-    "resolver.nss_server": set(),
+    "resolver.nss_server": {"varlink"},  # varlink.peer alone
     "resolver.publisher": {"core", "table"},
     "resolver.userdb_keeper": {"core", "host"},
     "resolver.leases": {"core", "host", "leases"},
