@@ -32,6 +32,16 @@ DBUS_SERVICES = "/usr/local/share/dbus-1/system-services"
 """Before /usr/share/dbus-1/system-services, where systemd-container has its own: it must be named for the bus name."""
 POLKIT_ACTIONS = "/usr/share/polkit-1/actions"
 
+COMPLETIONS = {
+    "bash": "bash-completion/completions/mymachinesctl",
+    "zsh": "zsh/site-functions/_mymachinesctl",
+    "fish": "fish/vendor_completions.d/mymachinesctl.fish",
+}
+"""By shell: the file below PREFIX/share where it finds completions, with /usr/local as with /usr."""
+
+ZSH_OF_DEBIANS_PACKAGES = "zsh/vendor-completions/_mymachinesctl"
+"""Debian's zsh does not look into /usr/share/zsh/site-functions."""
+
 LIST = "installed-files"
 
 PIP_ENVIRONMENT = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"}
@@ -68,6 +78,12 @@ class Layout(NamedTuple):
         for document in sorted((PROJECT / "docs").glob("*.md")):
             yield document, self.prefix / "share/doc/mymachines" / document.name
 
+    def completions(self) -> Iterator[tuple[str, Path]]:
+        """Each completion: the shell, and path."""
+        for shell, name in COMPLETIONS.items():
+            debians = shell == "zsh" and self.prefix == Path("/usr") and Path("/etc/debian_version").exists()
+            yield shell, self.prefix / "share" / (ZSH_OF_DEBIANS_PACKAGES if debians else name)
+
     def links(self) -> Iterator[tuple[Path, Path]]:
         """Each link: what it names, and path."""
         for folder, name in (("bin", "mymachinesctl"), ("sbin", "mymachinesd"), ("sbin", "mymachines-userdb"),
@@ -77,8 +93,10 @@ class Layout(NamedTuple):
 
 
 def install(layout: Layout) -> None:
+    from resolver.cli import completions    # not for uninstall, which any interpreter may run
+
     mine = _listed(layout)
-    paths = [path for _, path in (*layout.files(), *layout.links())]
+    paths = [path for _, path in (*layout.files(), *layout.completions(), *layout.links())]
     strangers = [path for path in paths if os.path.lexists(layout.on_disk(path)) and path not in mine]
     if strangers:
         raise SystemExit(f"not installed: {', '.join(map(str, strangers))} is there already, and not ours")
@@ -95,6 +113,8 @@ def install(layout: Layout) -> None:
         layout.on_disk(gone).unlink(missing_ok=True)
     for source, path in layout.files():
         _put(layout, source, path)
+    for shell, path in layout.completions():
+        _put_text(layout, completions.script(shell), path)
     for target, path in layout.links():
         link = layout.on_disk(path)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -129,15 +149,24 @@ def _listed(layout: Layout) -> set[Path]:
 
 
 def _put(layout: Layout, source: Path, path: Path) -> None:
+    if source == SHIM:
+        _put_bytes(layout, source.read_bytes(), path)
+    else:
+        text = source.read_text()
+        _put_text(layout, text.replace("@COMMANDS@", str(layout.home / "bin")).replace("@PREFIX@", str(layout.prefix)),
+                  path)
+
+
+def _put_text(layout: Layout, text: str, path: Path) -> None:
+    _put_bytes(layout, text.encode(), path)
+
+
+def _put_bytes(layout: Layout, content: bytes, path: Path) -> None:
     """Made aside and renamed: processes have the shim mapped, and systemd may read a unit at any time."""
     target = layout.on_disk(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.new")
-    if source == SHIM:
-        shutil.copyfile(source, new)
-    else:
-        text = source.read_text()
-        new.write_text(text.replace("@COMMANDS@", str(layout.home / "bin")).replace("@PREFIX@", str(layout.prefix)))
+    new.write_bytes(content)
     new.chmod(0o644)
     new.replace(target)
 
