@@ -93,7 +93,7 @@ class Layout(NamedTuple):
 
 
 def install(layout: Layout) -> None:
-    from resolver.cli import completions    # not for uninstall, which any interpreter may run
+    from resolver.cli import completions  # not for uninstall, which any interpreter may run
 
     mine = _listed(layout)
     paths = [path for _, path in (*layout.files(), *layout.completions(), *layout.links())]

@@ -48,8 +48,8 @@ STARTS = {
 SETS_UP = {
     "bash": ". /usr/share/bash-completion/bash_completion; bind 'set enable-bracketed-paste off'; PS1='{prompt}'",
     # -D: no dump in HOME; -u: the folder is the test's, not root's in every run
-    "zsh": "fpath=({share}/zsh/site-functions $fpath); autoload -Uz compinit; compinit -u -D; unsetopt zle_bracketed_paste;"
-           " PS1='{prompt}'",
+    "zsh": "fpath=({share}/zsh/site-functions $fpath); autoload -Uz compinit; compinit -u -D;"
+           " unset zle_bracketed_paste; PS1='{prompt}'",
 }
 
 
@@ -84,7 +84,8 @@ def test_keys_complete_what_is_typed(machines: World, terminal: Terminal) -> Non
                         ("mymachinesctl show --js\t", "mymachinesctl show --json "),
                         ("mymachinesctl register --cl\t", "mymachinesctl register --class "),
                         ("mymachinesctl register --class v\t", "mymachinesctl register --class vm "),
-                        ("mymachinesctl register --root /etc/nsswi\t", "mymachinesctl register --root /etc/nsswitch.conf")):
+                        ("mymachinesctl register --root /etc/nssw\t",
+                         "mymachinesctl register --root /etc/nsswitch.conf")):
         terminal.type(typed)
         terminal.expect(line)
         terminal.type("\x15")   # ^U: an empty line again

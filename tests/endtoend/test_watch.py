@@ -4,7 +4,6 @@
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +17,8 @@ SECONDS = 10.0
 
 class Watch:
     """The command, running, and its lines."""
+
+    last: Any
 
     def __init__(self, world: World, *options: str) -> None:
         self.process = world.host.popen([*command("mymachinesctl"), "watch", *options], stdout=subprocess.PIPE)
@@ -44,8 +45,8 @@ def web(world: World) -> Container:
 
 
 @pytest.fixture
-def watch(world: World, web: Container) -> Iterator[Watch]:
-    yield Watch(world, "--json")
+def watch(world: World, web: Container) -> Watch:
+    return Watch(world, "--json")
 
 
 def test_each_change_is_a_line_with_what_was_and_is(world: World, web: Container, watch: Watch) -> None:
