@@ -54,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     with_json(add("group", "lookups:do_group", "look up a group of a machine")
               ).add_argument("asked", metavar="GROUP|GID")
     with_json(add("watch", "watch:do_watch", "print a line for each machine that comes, changes or goes"))
+    _add_doctor(with_json(add("doctor", "doctor:do_doctor", "find what is wrong between programs and their answers")))
     add("completion", "completions:do_completion", "print what a shell needs to complete this command").add_argument(
         "shell", choices=["bash", "zsh", "fish"])
     return parser
@@ -62,6 +63,12 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_list(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--all", "-a", action="store_true", help="with .host, the host itself")
     sub.add_argument("--names", action="store_true", help="names alone, a line each, without asking the daemon")
+
+
+def _add_doctor(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("name", metavar="NAME", nargs="?", help="follow the look-ups of this machine, too")
+    sub.add_argument("--check", metavar="CHECK", action="append", default=[],
+                     help="do this check alone; may be given several times")
 
 
 def _add_register(sub: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from resolver.varlink.errors import VarlinkError, expected_more
 READ_SIZE = 64 * 1024
 
 _TIMEVAL = struct.Struct("ll")
+_UCRED = struct.Struct("iII")
 
 
 class Client:
@@ -36,6 +37,12 @@ class Client:
 
     def close(self) -> None:
         self._sock.close()
+
+    def peer(self) -> tuple[int, int]:
+        """Who listens: pid and uid (SO_PEERCRED, unix(7)), of when it began to."""
+        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, _ = _UCRED.unpack(credentials)
+        return pid, uid
 
     def call(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """The parameters of the one reply. Raises VarlinkError for an error reply."""
