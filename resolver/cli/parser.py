@@ -22,7 +22,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="mymachinesctl", description="The containers and VMs of this host: their names, addresses and users.",
         epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"mymachinesctl {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # With prog given, no formatter is made to find it out, which would import shutil: a third of the start.
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=parser.prog)
 
     def add(name: str, command: str, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")

@@ -28,7 +28,7 @@ CHECKS: Mapping[str, Check] = {
 NAME_CHECK = "path"
 
 CHECK_SECONDS = 30.0
-"""For one check as a whole. Each of its waits has a deadline of its own; those of a name's path add up to that."""
+"""For one check as a whole. Each of its waits has a deadline of its own; those of a name's path add up to 20."""
 
 
 class CheckLate(BaseException):

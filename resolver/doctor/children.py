@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-CHILD_SECONDS = 5.0
-"""For all steps of a child: milliseconds, and a quarter of a second for Python to start. A user who waits for longer
+CHILD_SECONDS = 4.0
+"""For all steps of a child: milliseconds, and on a busy host a second for Python to start. A user who waits for longer
 at each command calls it broken."""
 
 KILL_SECONDS = 1.0

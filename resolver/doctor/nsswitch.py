@@ -28,6 +28,8 @@ class Module:
     """A module in a line, and what is done by each status; by default success returns and all else goes on."""
 
     name: str
+    text: str
+    """With its actions, as it stands."""
     actions: dict[str, str] = field(
         default_factory=lambda: {status: "return" if status == "success" else "continue" for status in STATUSES})
 
@@ -42,7 +44,7 @@ def parse(text: str) -> dict[str, list[Module]]:
         modules: list[Module] = []
         for token in _TOKEN.findall(rest):
             if not token.startswith("["):
-                modules.append(Module(token))
+                modules.append(Module(token, token))
             elif modules:
                 _apply(modules[-1], token)
         databases.setdefault(name.strip(), modules)
@@ -50,6 +52,7 @@ def parse(text: str) -> dict[str, list[Module]]:
 
 
 def _apply(module: Module, actions: str) -> None:
+    module.text += f" {actions}"
     for negated, status, action in _ACTION.findall(actions.lower()):
         for each in STATUSES:
             if (each == status) != bool(negated):
@@ -122,7 +125,7 @@ def _troubles(database: str, modules: list[Module], line: str) -> Iterator[Findi
             level = Level.WARNING if (database, status) in _ONLY_WITHOUT_DAEMON else Level.BROKEN
             yield Finding(level, f"{database}: {line}: [{status.upper()}=return] behind {MODULE}", meaning,
                           _mend(database, line))
-    if database == "hosts" and not behind:
+    if database == "hosts" and not behind and not late:
         yield Finding(Level.NOTE, f"{database}: {line}: {MODULE} is the last",
                       "requests for IPv4 alone get EAI_NODATA for unknown names instead of EAI_NONAME")
 
@@ -133,23 +136,15 @@ _WHAT = {"passwd": "users", "group": "groups", "hosts": "host names"}
 
 
 def _mend(database: str, line: str) -> str:
-    return f"sed -i 's/^ *{database}:.*/{database}: {mended(database, line)}/' {PATH}"
+    if not line:
+        return f"echo '{database}: {mended(database, line)}' >>{PATH}"
+    return f"sed -i 's|^[[:blank:]]*{database}[[:blank:]]*:.*|{database}: {mended(database, line)}|' {PATH}"
 
 
 def mended(database: str, line: str) -> str:
     """The line as it should be: our module, without actions, right before those that it should precede, or last."""
-    tokens = _TOKEN.findall(line or DEFAULTS[database])
-    kept: list[str] = []
-    ours = False
-    for token in tokens:
-        if not token.startswith("["):
-            ours = token == MODULE
-        if not ours:
-            kept.append(token)
-    at = next((i for i, token in enumerate(kept) if token in BEFORE[database] or "notfound=return" in token.lower()
-               or ("!" in token and "return" in token.lower())), len(kept))
-    # Behind the module that an action belongs to stands the action: never between the two.
-    if at < len(kept) and kept[at].startswith("["):
-        at -= 1
-    kept.insert(at, MODULE)
-    return " ".join(kept).replace("/", r"\/")
+    [modules] = parse(f"x: {line or DEFAULTS[database]}").values()
+    kept = [module for module in modules if module.name != MODULE]
+    at = next((i for i, module in enumerate(kept)
+               if module.name in BEFORE[database] or module.actions["notfound"] == "return"), len(kept))
+    return " ".join([*(module.text for module in kept[:at]), MODULE, *(module.text for module in kept[at:])])

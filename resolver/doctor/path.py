@@ -16,7 +16,8 @@ from resolver.varlink import MACHINE_SOCKET
 from resolver.varlink.client import Client
 from resolver.varlink.errors import VarlinkError
 
-DAEMON_SECONDS = 5.0
+DAEMON_SECONDS = 2.0
+"""For each question to the daemon and the userdb process: a millisecond."""
 
 T = TypeVar("T")
 
