@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     with_json(add("group", "lookups:do_group", "look up a group of a machine")
               ).add_argument("asked", metavar="GROUP|GID")
     with_json(add("watch", "watch:do_watch", "print a line for each machine that comes, changes or goes"))
+    _add_top(add("top", "top:do_top", "show machines, their processes and users, live on a terminal"))
     _add_doctor(with_json(add("doctor", "doctor:do_doctor", "find what is wrong between programs and their answers")))
     add("completion", "completions:do_completion", "print what a shell needs to complete this command").add_argument(
         "shell", choices=["bash", "zsh", "fish"])
@@ -64,6 +65,14 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_list(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--all", "-a", action="store_true", help="with .host, the host itself")
     sub.add_argument("--names", action="store_true", help="names alone, a line each, without asking the daemon")
+
+
+def _add_top(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--batch", "-b", action="store_true", help="as text, as where standard output is no terminal")
+    sub.add_argument("--delay", "-d", type=float, default=2.0, metavar="SECONDS",
+                     help="between two looks (default: %(default)s)")
+    sub.add_argument("--iterations", "-n", type=int, metavar="COUNT",
+                     help="end after so many looks (default: none on a terminal, 1 elsewhere)")
 
 
 def _add_doctor(sub: argparse.ArgumentParser) -> None:

@@ -76,7 +76,8 @@ class Client:
         Errors as for everything else; ConnectionError too where a reply was the last.
         """
         try:
-            data = self._sock.recv(READ_SIZE, socket.MSG_DONTWAIT)
+            self._sock.setblocking(False)
+            data = self._sock.recv(READ_SIZE)
             if not data:
                 raise ConnectionResetError("the service has closed the connection")
             self._decoder.feed(data)

@@ -57,12 +57,11 @@ def test_each_change_is_a_line_with_what_was_and_is(world: World, web: Container
     assert set(watch.last["after"]["addresses"]) == {*web.plain_addresses, "10.213.1.77"}
     db = world.machine("db", link=False)
     assert watch.next() == ("added", "db")
-    assert watch.last["after"] == {"name": "db", "class": "container", "leader": db.leader, "addresses": []}
-    assert watch.last["before"] is None
+    after = {"name": "db", "class": "container", "leader": db.leader, "addresses": []}
+    assert (watch.last["before"], watch.last["after"]) == (None, after)
     db.kill()
     assert watch.next() == ("removed", "db")
-    assert watch.last["before"]["leader"] == db.leader
-    assert watch.last["after"] is None
+    assert (watch.last["before"], watch.last["after"]) == (after, None)
 
 
 def test_what_happens_while_the_daemon_is_away_is_told_when_it_is_back(world: World, web: Container, watch: Watch
