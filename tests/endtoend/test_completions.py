@@ -89,9 +89,7 @@ def test_keys_complete_what_is_typed(machines: World, terminal: Terminal) -> Non
         terminal.type(typed)
         terminal.expect(line)
         terminal.type("\x15")   # ^U: an empty line again
-
-
-def test_machines_that_come_and_go_are_completed_as_they_are(machines: World, terminal: Terminal) -> None:
+    # Machines that come and go are completed as they are.
     machines.ctl("unregister", "web")
     machines.machine("winner", link=False)
     terminal.type("mymachinesctl show w\t")
