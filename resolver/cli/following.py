@@ -13,8 +13,8 @@ from typing import Any
 from resolver.varlink import MACHINE_SOCKET
 from resolver.varlink.client import Client
 
-CONNECT_SECONDS = 10.0
-"""For the daemon to take the call: longer than anything it waits for."""
+ALL_SECONDS = 10.0
+"""For the daemon to tell of all machines: longer than anything it waits for. Then it says nothing while nothing is."""
 
 RETRY_SECONDS = 0.2
 """Between attempts while the daemon is away: it starts within half a second, and an attempt is one connect(2)."""
@@ -47,11 +47,16 @@ class Known:
     def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
         self._all: dict[str, Machine] | None = {}  # while all are being told
-        self._first = True
+        self.first = True
+
+    @property
+    def told_all(self) -> bool:
+        """This connection has told of all machines, and tells what changes from now on."""
+        return self._all is None
 
     def lost(self) -> list[Event]:
         """The connection is gone; the next reply is the first of a new one."""
-        told_all, self._all = self._all is None, {}
+        told_all, self._all = self.told_all, {}
         return [Event("lost")] if told_all else []
 
     def add(self, reply: dict[str, Any]) -> list[Event]:
@@ -62,8 +67,8 @@ class Known:
             self._all[reply["name"]] = _machine(reply)
             return []
         found, self._all = self._all, None
-        if self._first:
-            self._first = False
+        if self.first:
+            self.first = False
             self.machines = found
             return [*(Event("present", None, machine) for machine in found.values()), Event("ready")]
         events = [Event("back")]
@@ -89,13 +94,14 @@ class Known:
 class Following:
     """Register `fileno()` for reading, anew for each wait; call events() when it is readable or `seconds()` are over.
 
-    The constructor raises what connecting raises: a daemon that is not there at first is an error.
+    The constructor raises what connecting raises: a daemon that is not there at first is an error. So is one that does
+    not tell of all machines, for events().
     """
 
     def __init__(self, path: str = MACHINE_SOCKET) -> None:
         self._path = path
         self._known = Known()
-        self._retry_at = 0.0
+        self._retry_at = self._all_by = 0.0
         self._client: Client | None = self._connect()
 
     @property
@@ -116,24 +122,38 @@ class Following:
         return None if self._client is None else self._client.fileno()
 
     def seconds(self) -> float | None:
-        """How long to wait for more than the descriptor; None for as long as it takes."""
-        return None if self._client is not None else max(0.0, self._retry_at - time.monotonic())
+        """How long to wait at most; None for as long as it takes."""
+        if self._client is not None and self._known.told_all:
+            return None
+        return max(0.0, (self._retry_at if self._client is None else self._all_by) - time.monotonic())
 
     def events(self) -> list[Event]:
-        """What has happened. Does not wait, but for a daemon that does not take a new connection."""
+        """What has happened. Does not wait, but for a daemon that does not take a new connection.
+
+        TimeoutError where the first connection does not tell of all machines in time.
+        """
         try:
             if self._client is None:
                 if time.monotonic() >= self._retry_at:
                     self._client = self._connect()
                 return []
-            return [event for reply in self._client.take() for event in self._known.add(reply)]
+            events = [event for reply in self._client.take() for event in self._known.add(reply)]
         except OSError:
-            self.close()
-            self._retry_at = time.monotonic() + RETRY_SECONDS
-            return self._known.lost()
+            return self._lose()
+        if not self._known.told_all and time.monotonic() >= self._all_by:
+            if self._known.first:
+                raise TimeoutError("mymachinesd does not tell of all machines")
+            return events + self._lose()
+        return events
+
+    def _lose(self) -> list[Event]:
+        self.close()
+        self._retry_at = time.monotonic() + RETRY_SECONDS
+        return self._known.lost()
 
     def _connect(self) -> Client:
-        client = Client(self._path, CONNECT_SECONDS)
+        client = Client(self._path, ALL_SECONDS)
+        self._all_by = time.monotonic() + ALL_SECONDS
         try:
             client.start_more("io.mymachines.Machines.Watch")
         except BaseException:

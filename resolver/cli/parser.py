@@ -6,6 +6,7 @@ path PATH.
 """
 
 import argparse
+import os
 
 from resolver import __version__
 from resolver.cli.exit_codes import EXIT_CODES
@@ -16,17 +17,33 @@ MACHINE_METAVARS = frozenset({"NAME", "NAME|ADDRESS"})
 PATH_METAVAR = "PATH"
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Without asking shutil for the terminal's width, as each added argument would: importing it is a tenth of a start
+    that nobody waits for help in."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (ValueError, OSError):
+        columns = 0
+    return columns if columns > 0 else 80
+
+
 def make_parser() -> argparse.ArgumentParser:
     """`command` of what it parses is `module:function`, the function taking the options."""
     parser = argparse.ArgumentParser(
         prog="mymachinesctl", description="The containers and VMs of this host: their names, addresses and users.",
-        epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter)
+        epilog=EXIT_CODES, formatter_class=_Formatter)
     parser.add_argument("--version", action="version", version=f"mymachinesctl {__version__}")
-    # With prog given, no formatter is made to find it out, which would import shutil: a third of the start.
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=parser.prog)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, command: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
+                                  formatter_class=_Formatter)
         sub.set_defaults(command=f"resolver.cli.{command}")
         return sub
 

@@ -46,7 +46,11 @@ class Screen:
             end.setblocking(False)
         self._handlers: dict[int, Any] = {number: signal.signal(number, _noted) for number in SIGNALS}
         self._wakeup = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
-        self._take()
+        try:
+            self._take()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import select
 import sys
 import time
 from collections import Counter
@@ -13,9 +14,6 @@ from resolver.cli.following import Following
 from resolver.cli.top_view import MachineRow, UserRow, View, lines
 from resolver.host.usage import Usage, usages
 from resolver.table.reader import TableReader, TableUnavailable
-
-SNAPSHOT_SECONDS = 10.0
-"""For the daemon to tell of all machines at first."""
 
 QUIT = frozenset("q\x04")   # and ^D
 
@@ -33,13 +31,9 @@ class Sampler:
 
     def wait_for_all(self) -> None:
         """Until the daemon has told of all machines. TimeoutError where it does not."""
-        import select
-
-        deadline = time.monotonic() + SNAPSHOT_SECONDS
         while not any(event.kind == "ready" for event in self.following.events()):
             descriptor = self.following.fileno()
-            if descriptor is None or not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError
+            select.select([] if descriptor is None else [descriptor], [], [], self.following.seconds())
 
     def on_readable(self) -> None:
         self._events.update(event.name for event in self.following.events() if event.kind in COUNTED)
@@ -91,8 +85,6 @@ def do_top(options: argparse.Namespace) -> int:
 
 def _plain(sampler: Sampler, delay: float, iterations: int) -> None:
     """As text, all of it, however wide."""
-    import select
-
     for number in range(iterations):
         until = time.monotonic() + (delay if number else 0.0)
         while (left := until - time.monotonic()) > 0:

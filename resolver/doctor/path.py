@@ -21,7 +21,8 @@ DAEMON_SECONDS = 2.0
 
 T = TypeVar("T")
 
-_SWITCH = "getent -s mymachines ahosts NAME asks our module alone; what comes before it in nsswitch.conf answers first"
+_SWITCH = "getent -s files hosts NAME, and so on for each module before mymachines in nsswitch.conf: take it out there"
+_SEE_ALL = "mymachinesctl doctor --check=library --check=nsswitch --check=families"
 
 
 class _Broken(Exception):
@@ -69,7 +70,7 @@ def _ask(method: str, parameters: dict[str, Any], name: str) -> dict[str, Any]:
         raise _Broken(Finding(Level.BROKEN, f"mymachinesd does not tell of {name}: {error}")) from None
     except OSError as error:
         raise _Broken(Finding(Level.BROKEN, f"mymachinesd cannot be asked about {name}: {error}",
-                              "see what this says of the daemon")) from None
+                              "mymachinesctl doctor --check=daemon")) from None
 
 
 def _addresses_finding(explained: dict[str, Any], seconds: float) -> Finding:
@@ -87,7 +88,7 @@ def _from_table(reader: TableReader, name: str) -> tuple[ChosenAddress, ...]:
     try:
         found = reader.host_by_name(name)
     except TableUnavailable as error:
-        raise _Broken(Finding(Level.BROKEN, f"table: {error}", "see what this says of the table")) from None
+        raise _Broken(Finding(Level.BROKEN, f"table: {error}", "mymachinesctl doctor --check=table")) from None
     if found is None:
         raise _Broken(Finding(Level.BROKEN, f"table: {name} is not in it", "look-ups do not find it",
                               "mymachinesctl doctor"))
@@ -110,7 +111,8 @@ def _child(kind: str, *arguments: str) -> Iterator[Step]:
         yield from late.steps
         raise _Broken(Finding(
             Level.BROKEN, f"a look-up does not end within {CHILD_SECONDS} s, after {len(late.steps)} that did",
-            "programs hang like this one", "see what this says of sockets and nsswitch.conf", CHILD_SECONDS)) from None
+            "programs hang like this one",
+            "mymachinesctl doctor --check=sockets --check=nsswitch", CHILD_SECONDS)) from None
 
 
 def _hosts(name: str, given: Sequence[ChosenAddress]) -> Iterator[Finding]:
@@ -123,7 +125,7 @@ def _hosts(name: str, given: Sequence[ChosenAddress]) -> Iterator[Finding]:
                for text in (step.result if isinstance(step.result, list) else [])}
         if step.error is not None:
             yield Finding(Level.BROKEN, f"{step.step}: {step.error}", "programs do not find it",
-                          "see what this says of the library, nsswitch.conf and AI_ADDRCONFIG", step.seconds)
+                          _SEE_ALL, step.seconds)
         elif not got <= wanted:
             others = ", ".join(sorted(got - wanted))
             yield Finding(Level.WARNING, f"{step.step}: {others} is not what the table has",
@@ -168,7 +170,7 @@ def _users(reader: TableReader, name: str) -> Iterator[Finding]:
         elif step is not None:
             yield Finding(Level.BROKEN, f"users: {call}: {step.result or step.error}, not {value}",
                           "programs show numbers, or another's name",
-                          "see what this says of nsswitch.conf and the library", step.seconds)
+                          _SEE_ALL, step.seconds)
     yield _userdb(user)
 
 
@@ -180,8 +182,8 @@ def _userdb(user: IdAnswer) -> Finding:
         name = reply["record"].get("userName")
     except (OSError, VarlinkError) as error:
         return Finding(Level.WARNING, f"users: userdb: {error}", "userdbctl does not know them",
-                       "see what this says of mymachines-userdb", time.perf_counter() - started)
+                       "mymachinesctl doctor --check=userdb", time.perf_counter() - started)
     if name != user.name:
         return Finding(Level.WARNING, f"users: userdb: {name}, not {user.name}", "userdbctl says so too",
-                       "see what this says of mymachines-userdb", time.perf_counter() - started)
+                       "mymachinesctl doctor --check=userdb", time.perf_counter() - started)
     return ok(f"users: userdb: {name}", time.perf_counter() - started)

@@ -13,7 +13,7 @@ SLOW_SECONDS = 0.5
 """Every command that meets an unknown owner of a file waits for that."""
 
 _MEANING = "so long does each login and each `ls -l` wait that meets an unknown user or group"
-_MEND = "see what else this says of sockets and nsswitch.conf"
+_MEND = "mymachinesctl doctor --check=sockets --check=nsswitch"
 
 
 def check() -> Iterator[Finding]:

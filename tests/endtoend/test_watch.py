@@ -4,11 +4,13 @@
 import json
 import signal
 import subprocess
+import time
 from typing import Any
 
 import pytest
 
-from tests.endtoend.conftest import World
+from resolver.cli.following import ALL_SECONDS, Following
+from tests.endtoend.conftest import MACHINE_SOCKET, World
 from tests.lab import Container, command
 from tests.lab.waiting import Lines
 
@@ -113,3 +115,20 @@ def test_without_a_daemon_it_says_so(world: World) -> None:
     world.daemon.stop()
     said = world.ctl("watch", check=False)
     assert said.startswith("5: mymachinesctl: mymachinesd is not there")
+
+
+def test_a_daemon_that_does_not_tell_of_machines_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.daemon.sigstop()
+    following = Following(f"/proc/{world.host.pid}/root{MACHINE_SOCKET}")
+    try:
+        assert following.events() == []
+        seconds = following.seconds()
+        assert seconds is not None
+        assert 0 < seconds <= ALL_SECONDS
+        later = time.monotonic() + seconds
+        monkeypatch.setattr("resolver.cli.following.time.monotonic", lambda: later)
+        with pytest.raises(TimeoutError):
+            following.events()
+    finally:
+        following.close()
+        world.daemon.sigcont()
