@@ -49,7 +49,10 @@ class Answer(NamedTuple):
 
     @property
     def who(self) -> str:
-        return f"pid {self.pid} ({program(self.pid)})" if self.pid else "unknown"
+        """As text; a user is named where he is not root, as whom nearly all of these run."""
+        if not self.pid:
+            return "somebody in another pid namespace" if self.state == "answers" else "unknown"
+        return f"pid {self.pid} ({program(self.pid)}{f', uid {self.uid}' if self.uid else ''})"
 
 
 def ask(path: str, method: str = "org.varlink.service.GetInfo", parameters: dict[str, Any] | None = None,
