@@ -66,6 +66,20 @@ def check(host: TestHost, *checks: str, env: Mapping[str, str] | None = None) ->
     return doctor(host, *(f"--check={name}" for name in checks), env=env)
 
 
+def well(host: TestHost, *checks: str, name: str | None = None) -> Report:
+    """Nothing is wrong: at once, or when a busy machine lets whoever is asked answer in time."""
+    def look() -> Report | None:
+        report = doctor(host, *([name] if name else []), *(f"--check={check}" for check in checks))
+        seen.append(report.bad())
+        return None if report.bad() else report
+
+    seen: list[list[tuple[str, str]]] = []
+    report = wait_for(look, ALL_SECONDS, f"all to be well; it was {seen}")
+    assert report is not None
+    assert report.code == 0
+    return report
+
+
 def shell(host: TestHost, script: str) -> None:
     host.run(["sh", "-c", script], check=True)
 
@@ -82,9 +96,7 @@ def test_where_all_is_well_it_says_so(make_host: MakeHost) -> None:
     host = make_host(hosts="files mymachines dns")
     world = World(host, host.start_daemon())
     web = world.machine("web")
-    report = doctor(host, "web")
-    assert report.bad() == []
-    assert report.code == 0
+    report = well(host, name="web")
     assert {finding["check"] for finding in report.found} == {
         "caches", "nsswitch", "library", "table", "daemon", "userdb", "hook", "sockets", "machined", "families",
         "strangers", "path"}
@@ -105,8 +117,8 @@ def test_where_all_is_well_it_says_so(make_host: MakeHost) -> None:
     # Who is not root is told all the same; the interpreter may lie where only root can read it.
     unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=+dac_read_search",
                     "--ambient-caps=+dac_read_search"]
-    done = host.run([*unprivileged, *command("mymachinesctl"), "doctor", "web", "--json"], timeout=ALL_SECONDS)
-    assert [finding for finding in json.loads(done.stdout) if finding["level"] in ("warning", "broken")] == []
+    words = [*unprivileged, *command("mymachinesctl"), "doctor", "web"]
+    wait_for(lambda: host.run(words, timeout=ALL_SECONDS).returncode == 0, ALL_SECONDS, "all to be well for anybody")
 
 
 # --- nsswitch.conf, the library, the table ---
@@ -123,7 +135,7 @@ def test_nsswitch_conf_is_mended_by_what_it_says(host: TestHost) -> None:
         mend = report.one(said)["mend"]
         # The file is a mount on this host and cannot be renamed over, as sed -i would.
         shell(host, mend.replace("sed -i", "sed") + " >/run/new && cat /run/new >/etc/nsswitch.conf")
-        assert check(host, "nsswitch").bad() == []
+        well(host, "nsswitch")
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +165,7 @@ def test_which_library_is_loaded(make_host: MakeHost, foreign: Path) -> None:
 def test_the_table_is_whole_open_and_as_the_daemon_says(world: World) -> None:
     table, host = "/run/mymachines/table-1", world.host
     web = world.machine("web")
-    report = check(host, "table")
-    assert report.bad() == []
-    report.one("the table is what mymachinesd says")
+    well(host, "table").one("the table is what mymachinesd says")
 
     shell(host, "chmod 700 /run/mymachines")
     finding = check(host, "table").one("cannot be read by all users")
@@ -170,7 +180,7 @@ def test_the_table_is_whole_open_and_as_the_daemon_says(world: World) -> None:
     finding = check(host, "table").one("the table and mymachinesd disagree about db, web")
     assert finding["level"] == "broken"
     shell(host, f"mv /run/new {table}")
-    assert check(host, "table").bad() == []
+    well(host, "table")
 
     shell(host, f"chmod 666 {table}")
     check(host, "table").one("not a file that root alone can write")
@@ -214,7 +224,7 @@ def test_a_mute_userdb_socket_hangs_logins_and_nothing_here(world: World) -> Non
     mute = listen_mutely(host, f"{USERDB}/io.example.Mute")
     started = time.monotonic()
     report = check(host, "sockets", "strangers", "userdb")
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 40
     finding = report.one(f"io.example.Mute: pid {mute.pid} (")
     assert finding["level"] == "broken"
     assert "logins hang" in finding["meaning"]
@@ -222,8 +232,7 @@ def test_a_mute_userdb_socket_hangs_logins_and_nothing_here(world: World) -> Non
     assert report.one("looking up a user that nobody knows does not end")["level"] == "broken"
     mute.kill()
     mute.wait()
-    dead = check(host, "sockets", "strangers")
-    assert dead.bad() == []
+    dead = well(host, "sockets", "strangers")
     assert dead.one("io.example.Mute: nobody listens")["level"] == "note"
 
 
@@ -233,7 +242,7 @@ def test_our_own_userdb_process_is_mute(world: World) -> None:
     finding = check(world.host, "userdb").one("mymachines-userdb, pid ")
     assert finding["level"] == "broken"
     shell(world.host, f"kill -CONT {pid}")
-    assert check(world.host, "userdb").bad() == []
+    well(world.host, "userdb")
 
 
 def test_resolveds_hook(world: World) -> None:
@@ -245,7 +254,7 @@ def test_resolveds_hook(world: World) -> None:
     assert check(host, "hook").one("mymachines-resolve-hook does not")["level"] == "warning"
     hook = host.popen(command("mymachines-resolve-hook"))
     wait_for(lambda: host.run(["test", "-S", f"{HOOKS}/io.systemd.Machine"]).returncode == 0)
-    assert check(host, "hook", "sockets").bad() == []
+    well(host, "hook", "sockets")
     hook.kill()
     hook.wait()
     finding = check(host, "sockets").one(f"{HOOKS}/io.systemd.Machine: nobody listens")
@@ -298,7 +307,7 @@ def test_nscd_answers_in_between(world: World) -> None:
     if nscd is None:
         pytest.skip("nscd is not installed")
     host = world.host
-    assert check(host, "caches").bad() == []
+    well(host, "caches")
     shell(host, f"mkdir /run/nscd && cat >/run/nscd.conf <<'EOF'\n{NSCD}EOF")
     process = host.popen([nscd, "--foreground", "--config-file", "/run/nscd.conf"], stderr=subprocess.DEVNULL)
     wait_for(lambda: host.run(["test", "-S", "/run/nscd/socket"]).returncode == 0)
@@ -306,7 +315,7 @@ def test_nscd_answers_in_between(world: World) -> None:
     assert finding["level"] == "warning"
     process.terminate()
     process.wait()
-    assert check(host, "caches").bad() == []
+    well(host, "caches")
     # nsncd is in no Debian. This has its name and its socket, which is all that is looked at.
     shell(host, f"rm -f /run/nscd/socket && ln -s {os.path.realpath(sys.executable)} /run/nsncd")
     stand_in = listen_mutely(host, "/run/nscd/socket", program="/run/nsncd")
@@ -325,7 +334,7 @@ def test_a_machine_of_a_family_that_the_host_has_not(world: World) -> None:
     report.one("getaddrinfo: 10.99.0.2")
     assert report.one("getaddrinfo with AI_ADDRCONFIG: ")["level"] == "broken"
     shell(host, finding["mend"])
-    assert doctor(host, "web", "--check=families", "--check=path").bad() == []
+    well(host, "families", "path", name="web")
 
 
 # --- the path of a name ---
@@ -346,8 +355,7 @@ def test_where_the_path_of_a_name_ends(world: World) -> None:
     assert path("bare").one("addresses: none of")["level"] == "broken"
     assert_users(path("bare"), bare)
     world.machine("plain", network_namespace=False, user_namespace=False)
-    plain = path("plain")
-    assert plain.bad() == []
+    plain = well(host, "path", name="plain")
     plain.one("it has the host's network")
     plain.one("users: it has no root of its own")
     twin = world.machine("twin", uid_map=[(0, bare.host_uid(0), 65536)])
