@@ -32,6 +32,12 @@ DBUS_SERVICES = "/usr/local/share/dbus-1/system-services"
 """Before /usr/share/dbus-1/system-services, where systemd-container has its own: it must be named for the bus name."""
 POLKIT_ACTIONS = "/usr/share/polkit-1/actions"
 
+LIST = "installed-files"
+
+PIP_ENVIRONMENT = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"}
+"""No configuration adds a place where wheels are found; and that it is root who installs is meant."""
+
+
 COMPLETIONS = {
     "bash": "bash-completion/completions/mymachinesctl",
     "zsh": "zsh/site-functions/_mymachinesctl",
@@ -41,11 +47,6 @@ COMPLETIONS = {
 
 ZSH_OF_DEBIANS_PACKAGES = "zsh/vendor-completions/_mymachinesctl"
 """Debian's zsh does not look into /usr/share/zsh/site-functions."""
-
-LIST = "installed-files"
-
-PIP_ENVIRONMENT = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"}
-"""No configuration adds a place where wheels are found; and that it is root who installs is meant."""
 
 
 class Layout(NamedTuple):
@@ -68,6 +69,9 @@ class Layout(NamedTuple):
         system = PROJECT / "system"
         units = Path(UNIT_FOLDERS.get(str(self.prefix), UNIT_FOLDER_ELSEWHERE))
         yield SHIM, self.libdir / SHIM.name
+        for shell, name in COMPLETIONS.items():
+            debians = shell == "zsh" and self.prefix == Path("/usr") and Path("/etc/debian_version").exists()
+            yield _completion(shell), self.prefix / "share" / (ZSH_OF_DEBIANS_PACKAGES if debians else name)
         for unit in sorted(system.glob("mymachine*.service")):
             yield unit, units / unit.name
         yield system / "bus-name.conf", units / "dbus-org.freedesktop.machine1.service.d/mymachines.conf"
@@ -78,12 +82,6 @@ class Layout(NamedTuple):
         for document in sorted((PROJECT / "docs").glob("*.md")):
             yield document, self.prefix / "share/doc/mymachines" / document.name
 
-    def completions(self) -> Iterator[tuple[str, Path]]:
-        """Each completion: the shell, and path."""
-        for shell, name in COMPLETIONS.items():
-            debians = shell == "zsh" and self.prefix == Path("/usr") and Path("/etc/debian_version").exists()
-            yield shell, self.prefix / "share" / (ZSH_OF_DEBIANS_PACKAGES if debians else name)
-
     def links(self) -> Iterator[tuple[Path, Path]]:
         """Each link: what it names, and path."""
         for folder, name in (("bin", "mymachinesctl"), ("sbin", "mymachinesd"), ("sbin", "mymachines-userdb"),
@@ -93,10 +91,8 @@ class Layout(NamedTuple):
 
 
 def install(layout: Layout) -> None:
-    from resolver.cli import completions  # not for uninstall, which any interpreter may run
-
     mine = _listed(layout)
-    paths = [path for _, path in (*layout.files(), *layout.completions(), *layout.links())]
+    paths = [path for _, path in (*layout.files(), *layout.links())]
     strangers = [path for path in paths if os.path.lexists(layout.on_disk(path)) and path not in mine]
     if strangers:
         raise SystemExit(f"not installed: {', '.join(map(str, strangers))} is there already, and not ours")
@@ -113,8 +109,6 @@ def install(layout: Layout) -> None:
         layout.on_disk(gone).unlink(missing_ok=True)
     for source, path in layout.files():
         _put(layout, source, path)
-    for shell, path in layout.completions():
-        _put_text(layout, completions.script(shell), path)
     for target, path in layout.links():
         link = layout.on_disk(path)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -148,25 +142,27 @@ def _listed(layout: Layout) -> set[Path]:
         return set()
 
 
+def _completion(shell: str) -> Path:
+    """The file, made now. The parser that it is made from needs nothing but Python."""
+    sys.path.insert(0, str(PROJECT))    # -I leaves it out
+    from resolver.cli.completions import script
+
+    path = PROJECT / "build" / "completions" / shell
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script(shell))
+    return path
+
+
 def _put(layout: Layout, source: Path, path: Path) -> None:
-    if source == SHIM:
-        _put_bytes(layout, source.read_bytes(), path)
-    else:
-        text = source.read_text()
-        _put_text(layout, text.replace("@COMMANDS@", str(layout.home / "bin")).replace("@PREFIX@", str(layout.prefix)),
-                  path)
-
-
-def _put_text(layout: Layout, text: str, path: Path) -> None:
-    _put_bytes(layout, text.encode(), path)
-
-
-def _put_bytes(layout: Layout, content: bytes, path: Path) -> None:
     """Made aside and renamed: processes have the shim mapped, and systemd may read a unit at any time."""
     target = layout.on_disk(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.new")
-    new.write_bytes(content)
+    if source == SHIM:
+        shutil.copyfile(source, new)
+    else:
+        text = source.read_text()
+        new.write_text(text.replace("@COMMANDS@", str(layout.home / "bin")).replace("@PREFIX@", str(layout.prefix)))
     new.chmod(0o644)
     new.replace(target)
 

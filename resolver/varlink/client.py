@@ -38,12 +38,6 @@ class Client:
     def close(self) -> None:
         self._sock.close()
 
-    def peer(self) -> tuple[int, int]:
-        """Who listens: pid and uid (SO_PEERCRED, unix(7)), of when it began to."""
-        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, _ = _UCRED.unpack(credentials)
-        return pid, uid
-
     def call(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """The parameters of the one reply. Raises VarlinkError for an error reply."""
         *_, last = self._call(method, parameters, more=False)
@@ -69,6 +63,12 @@ class Client:
     def fileno(self) -> int:
         """Readable when take() has something to do."""
         return self._sock.fileno()
+
+    def peer(self) -> tuple[int, int]:
+        """Who listens: pid and uid (SO_PEERCRED, unix(7)), of when it began to."""
+        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, _ = _UCRED.unpack(credentials)
+        return pid, uid
 
     def take(self) -> list[dict[str, Any]]:
         """The parameters of the replies that have come. Reads once, and does not wait.
