@@ -37,7 +37,6 @@ LIST = "installed-files"
 PIP_ENVIRONMENT = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"}
 """No configuration adds a place where wheels are found; and that it is root who installs is meant."""
 
-
 COMPLETIONS = {
     "bash": "bash-completion/completions/mymachinesctl",
     "zsh": "zsh/site-functions/_mymachinesctl",
@@ -142,17 +141,6 @@ def _listed(layout: Layout) -> set[Path]:
         return set()
 
 
-def _completion(shell: str) -> Path:
-    """The file, made now. The parser that it is made from needs nothing but Python."""
-    sys.path.insert(0, str(PROJECT))    # -I leaves it out
-    from resolver.cli.completions import script
-
-    path = PROJECT / "build" / "completions" / shell
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(script(shell))
-    return path
-
-
 def _put(layout: Layout, source: Path, path: Path) -> None:
     """Made aside and renamed: processes have the shim mapped, and systemd may read a unit at any time."""
     target = layout.on_disk(path)
@@ -210,6 +198,17 @@ def _run_if_there(*argv: str) -> str:
         return ""
     return subprocess.run([program, *argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, text=True, check=False, timeout=120).stdout
+
+
+def _completion(shell: str) -> Path:
+    """The file, made now. The parser that it is made from needs nothing but Python."""
+    sys.path.insert(0, str(PROJECT))    # -I leaves it out
+    from resolver.cli.completions import script
+
+    path = PROJECT / "build" / "completions" / shell
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script(shell))
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
