@@ -77,7 +77,12 @@ def host(name: str) -> None:
     step("shim", lambda: _ask_shim(name))
     for flags, label in ((0, "getaddrinfo"), (socket.AI_ADDRCONFIG, "getaddrinfo with AI_ADDRCONFIG")):
         step(label, lambda flags=flags: list(dict.fromkeys(  # type: ignore[misc]
-            str(found[4][0]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=flags))))
+            _text(*found[4]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=flags))))
+
+
+def _text(address: str, _port: int, _flow: int = 0, scope_id: int = 0) -> str:
+    """Of a socket's address (struct sockaddr_in6, ipv6(7)); the scope as a number, as the shim gives it."""
+    return f"{address.partition('%')[0]}%{scope_id}" if scope_id else address
 
 
 def _ask_shim(name: str) -> list[str]:
@@ -92,7 +97,7 @@ def _ask_shim(name: str) -> list[str]:
     while bool(found):
         length = 4 if found.contents.family == socket.AF_INET else 16
         text = socket.inet_ntop(found.contents.family, bytes(found.contents.address[:length]))
-        addresses.append(f"{text}%{found.contents.scope_id}" if found.contents.scope_id else text)
+        addresses.append(_text(text, 0, 0, found.contents.scope_id))
         found = found.contents.next
     return addresses
 

@@ -100,6 +100,12 @@ def _text(address: ChosenAddress) -> str:
     return f"{text}%{address.scope_id}" if address.scoped and address.scope_id else text
 
 
+def _canonical(text: str) -> str:
+    """As _text() writes it: libc and Python differ about some forms."""
+    address, percent, scope = text.partition("%")
+    return f"{ipaddress.ip_address(address)}{percent}{scope}"
+
+
 def _texts(addresses: Sequence[ChosenAddress]) -> str:
     return ", ".join(map(_text, addresses))
 
@@ -121,8 +127,8 @@ def _hosts(name: str, given: Sequence[ChosenAddress]) -> Iterator[Finding]:
         if step.step == "dlopen" and step.error is None:
             yield ok("the shim is loaded", step.seconds)
             continue
-        got = {str(ipaddress.ip_address(text.partition("%")[0])) + "".join(text.partition("%")[1:])
-               for text in (step.result if isinstance(step.result, list) else [])}
+        listed = list(map(_canonical, step.result)) if isinstance(step.result, list) else []
+        got = set(listed)
         if step.error is not None:
             yield Finding(Level.BROKEN, f"{step.step}: {step.error}", "programs do not find it",
                           _SEE_ALL, step.seconds)
@@ -135,8 +141,7 @@ def _hosts(name: str, given: Sequence[ChosenAddress]) -> Iterator[Finding]:
             yield Finding(Level.NOTE, f"{step.step}: without {lacking}", "of a family that this host has not, or with a"
                           " scope that the call has no room for", seconds=step.seconds)
         else:
-            yield ok(f"{step.step}: {', '.join(map(str, step.result or []))}"  # type: ignore[call-overload]
-                     , step.seconds)
+            yield ok(f"{step.step}: {', '.join(listed)}", step.seconds)
 
 
 def _reverse(name: str, addresses: Sequence[ChosenAddress]) -> Iterator[Finding]:

@@ -351,6 +351,9 @@ def test_where_the_path_of_a_name_ends(world: World) -> None:
     report = path("web")
     assert report.one("getaddrinfo: 192.0.2.80 is not what the table has")["level"] == "warning"
     report.one(f"shim: {web.ipv4}, {web.ipv6}")
+    local = world.machine("local", addresses=[], host_addresses=[])     # link-local alone, with its scope
+    found = well(host, "path", name="local")
+    assert f"%{local.host_ifindex}" in found.one("getaddrinfo: fe80:")["text"]
     bare = world.machine("bare", link=False)
     assert path("bare").one("addresses: none of")["level"] == "broken"
     assert_users(path("bare"), bare)
