@@ -53,9 +53,11 @@ def findings(name: str | None, wanted: Collection[str] = ()) -> Iterator[tuple[s
                     found.append(finding)  # noqa: PERF402 - what was found by the deadline counts
         except CheckLate:
             found.append(Finding(Level.BROKEN, f"the check does not end within {CHECK_SECONDS} s",
-                                 "what it asks hangs, and so may others who ask"))
+                                 "what it asks hangs, and so may others who ask",
+                                 f"mymachinesctl doctor --check={check}"))
         except OSError as error:
-            found.append(Finding(Level.WARNING, f"it could not be checked: {error}"))
+            found.append(Finding(Level.WARNING, f"it could not be checked: {error}",
+                                 "whether this is in order is not known", f"mymachinesctl doctor --check={check}"))
         yield from ((check, finding) for finding in found)
 
 

@@ -22,6 +22,7 @@ DAEMON_SECONDS = 2.0
 T = TypeVar("T")
 
 _SWITCH = "getent -s files hosts NAME, and so on for each module before mymachines in nsswitch.conf: take it out there"
+_SEE_DAEMON = "mymachinesctl doctor --check=daemon"
 _SEE_ALL = "mymachinesctl doctor --check=library --check=nsswitch --check=families"
 
 
@@ -67,10 +68,11 @@ def _ask(method: str, parameters: dict[str, Any], name: str) -> dict[str, Any]:
         if error.name == "io.systemd.Machine.NoSuchMachine":
             raise _Broken(Finding(Level.BROKEN, f"registered: {name} is no machine", "nobody can look it up",
                                   f"mymachinesctl list; mymachinesctl register {name} --leader PID")) from None
-        raise _Broken(Finding(Level.BROKEN, f"mymachinesd does not tell of {name}: {error}")) from None
+        raise _Broken(Finding(Level.BROKEN, f"mymachinesd does not tell of {name}: {error}",
+                              "nobody can say why it is looked up as it is", _SEE_DAEMON)) from None
     except OSError as error:
         raise _Broken(Finding(Level.BROKEN, f"mymachinesd cannot be asked about {name}: {error}",
-                              "mymachinesctl doctor --check=daemon")) from None
+                              "what look-ups give may not be so any more", _SEE_DAEMON)) from None
 
 
 def _addresses_finding(explained: dict[str, Any], seconds: float) -> Finding:
@@ -88,7 +90,8 @@ def _from_table(reader: TableReader, name: str) -> tuple[ChosenAddress, ...]:
     try:
         found = reader.host_by_name(name)
     except TableUnavailable as error:
-        raise _Broken(Finding(Level.BROKEN, f"table: {error}", "mymachinesctl doctor --check=table")) from None
+        raise _Broken(Finding(Level.BROKEN, f"table: {error}", "look-ups ask the daemon, or end without an answer",
+                              "mymachinesctl doctor --check=table")) from None
     if found is None:
         raise _Broken(Finding(Level.BROKEN, f"table: {name} is not in it", "look-ups do not find it",
                               "mymachinesctl doctor"))

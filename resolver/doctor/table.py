@@ -69,7 +69,8 @@ def _readable_by_all() -> Iterator[Finding]:
     try:
         [step] = ask_child("readable", TABLE_PATH)
     except (Late, ValueError):
-        yield Finding(Level.WARNING, f"{TABLE_PATH}: reading it as another user does not end", _WITHOUT)
+        yield Finding(Level.WARNING, f"{TABLE_PATH}: reading it as another user does not end", _WITHOUT,
+                      service_command("restart", "mymachinesd"))
         return
     if step.error is not None:
         yield Finding(Level.BROKEN, f"{TABLE_PATH} cannot be read by all users: {step.error}", _WITHOUT,
@@ -89,7 +90,7 @@ def _as_the_daemon_says(reader: TableReader) -> Iterator[Finding]:
                 reader.wait(reader.generation(), COMPARISON_PAUSE)
     except (OSError, VarlinkError):
         yield Finding(Level.WARNING, "the table cannot be compared: mymachinesd does not say what it knows",
-                      "look-ups give what was true when it last did")
+                      "look-ups give what was true when it last did", "mymachinesctl doctor --check=daemon")
         return
     except TableUnavailable as error:
         yield Finding(Level.BROKEN, f"{error}", _WITHOUT, service_command("restart", "mymachinesd"))

@@ -45,14 +45,15 @@ class Report:
     def __init__(self, found: list[dict[str, Any]], code: int) -> None:
         self.found, self.code = found, code
         assert code == max(CODES[finding["level"]] for finding in found), found
+        for finding in found:
+            assert CODES[finding["level"]] == 0 or (finding["meaning"] and finding["mend"]), finding
 
     def bad(self) -> list[tuple[str, str]]:
         return [(f["level"], f["check"]) for f in self.found if f["level"] in ("warning", "broken")]
 
     def one(self, said: str) -> dict[str, Any]:
-        """The one finding that says so. Whatever is bad means something, and all but the unusual is mended."""
+        """The one finding that says so."""
         [finding] = [finding for finding in self.found if said in finding["text"]]
-        assert finding["level"] in ("ok", "note") or finding["meaning"], finding
         return finding
 
 
