@@ -13,7 +13,7 @@
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
 # packages by pip, as its configuration says; where Debian's packages are missing, root gets them by apt-get and anybody
 # else is told what to install. `make test` installs real clients and servers: Debian's libnss-systemd then adds itself to
-# /etc/nsswitch.conf. On a host that runs systemd, services and sockets that come with these (bind9, knot, libvirtd) run
+# /etc/nsswitch.conf. On a host that runs systemd, services and sockets that come with these (bind9, knot, libvirtd, nscd) run
 # until all is installed, and are then stopped and disabled, for tests start their own; timers and machines.target stay.
 # Another service manager keeps what it starts.
 #
@@ -32,7 +32,7 @@ DEMO_PACKAGES := iproute2 procps iputils-ping
 BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
-    btrfs-progs e2fsprogs xfsprogs curl prometheus
+    btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)

@@ -37,6 +37,16 @@ LIST = "installed-files"
 PIP_ENVIRONMENT = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"}
 """No configuration adds a place where wheels are found; and that it is root who installs is meant."""
 
+COMPLETIONS = {
+    "bash": "bash-completion/completions/mymachinesctl",
+    "zsh": "zsh/site-functions/_mymachinesctl",
+    "fish": "fish/vendor_completions.d/mymachinesctl.fish",
+}
+"""By shell: the file below PREFIX/share where it finds completions, with /usr/local as with /usr."""
+
+ZSH_OF_DEBIANS_PACKAGES = "zsh/vendor-completions/_mymachinesctl"
+"""Debian's zsh does not look into /usr/share/zsh/site-functions."""
+
 
 class Layout(NamedTuple):
     """Where things are once installed: paths without DESTDIR."""
@@ -58,6 +68,9 @@ class Layout(NamedTuple):
         system = PROJECT / "system"
         units = Path(UNIT_FOLDERS.get(str(self.prefix), UNIT_FOLDER_ELSEWHERE))
         yield SHIM, self.libdir / SHIM.name
+        for shell, name in COMPLETIONS.items():
+            debians = shell == "zsh" and self.prefix == Path("/usr") and Path("/etc/debian_version").exists()
+            yield _completion(shell), self.prefix / "share" / (ZSH_OF_DEBIANS_PACKAGES if debians else name)
         for unit in sorted(system.glob("mymachine*.service")):
             yield unit, units / unit.name
         yield system / "bus-name.conf", units / "dbus-org.freedesktop.machine1.service.d/mymachines.conf"
@@ -185,6 +198,17 @@ def _run_if_there(*argv: str) -> str:
         return ""
     return subprocess.run([program, *argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, text=True, check=False, timeout=120).stdout
+
+
+def _completion(shell: str) -> Path:
+    """The file, made now. The parser that it is made from needs nothing but Python."""
+    sys.path.insert(0, str(PROJECT))    # -I leaves it out
+    from resolver.cli.completions import script
+
+    path = PROJECT / "build" / "completions" / shell
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script(shell))
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
