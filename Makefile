@@ -7,6 +7,8 @@
 #   make check    ruff, mypy, the compiler's warnings
 #   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
 #   make uninstall  takes exactly that away again
+#   make deb      Debian packages, in build/deb, for the Debian that it runs on
+#   make dist     a source distribution and a wheel for pip, in build/dist
 #   make clean    removes what these made, .venv too
 #
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
@@ -28,6 +30,8 @@ VENV := .venv
 SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
+DEB_PACKAGES := dpkg-dev debhelper help2man lintian python3-cffi python3-dev python3-packaging python3-setuptools
+DEB_PACKAGES += $(shell apt-cache pkgnames python3-varlink >/dev/null 2>&1 && test "$$(cut -d. -f1 /etc/debian_version)"     != 12 && echo python3-dnspython python3-varlink)
 BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
@@ -40,7 +44,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench check install uninstall clean demo-packages bench-packages test-packages
+.PHONY: build demo test bench check install uninstall deb dist clean demo-packages bench-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -71,6 +75,18 @@ install: $(SHIM) build/wheels/.made
 uninstall:
 	$(PYTHON) -I system/install.py uninstall --prefix='$(PREFIX)' --libdir='$(LIBDIR)' --destdir='$(DESTDIR)'
 
+# Debian's tools work on a copy with debian/bundled in it, what Debian may lack: only this line fetches Python's packages.
+deb: build/deb/bundled/.made
+	@$(call fetch,$(DEB_PACKAGES),no packages without them)
+	$(VENV)/bin/python -I system/deb.py --bundled=build/deb/bundled $(if $(DEB_VERSION),--version='$(DEB_VERSION)') $(DEB_OPTIONS)
+
+# The sdist is whole: what it is unpacked to builds, tests and packages itself.
+dist: $(VENV)/.installed
+	rm -rf build/dist build/lib
+	$(VENV)/bin/pip install -q build
+	$(VENV)/bin/python -m build --no-isolation --outdir=build/dist . >build/dist.log || { cat build/dist.log >&2; exit 1; }
+	@ls build/dist/*
+
 clean:
 	rm -rf build $(VENV) *.egg-info resolver/_table*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find resolver tests -name __pycache__ -type d -exec rm -rf {} +
@@ -91,6 +107,13 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py build_nss.py $(C_FILES
 build/wheels/.made: $(VENV)/.installed $(shell find resolver -name '*.py' -o -name '*.varlink')
 	rm -rf $(@D) build/lib
 	$(VENV)/bin/pip wheel -q --no-build-isolation --wheel-dir=$(@D) .
+	@touch $@
+
+# All but cffi: Debian has it, and it is no pure Python.
+build/deb/bundled/.made: $(VENV)/.made pyproject.toml
+	rm -rf $(@D)
+	$(VENV)/bin/python -c 'import tomllib; print("\n".join(each for each in tomllib.load(open("pyproject.toml", "rb"))	    ["project"]["dependencies"] if not each.startswith("cffi")))' >build/bundled.txt
+	$(VENV)/bin/pip install -q --no-compile --only-binary=:all: --target=$(@D) --requirement=build/bundled.txt
 	@touch $@
 
 $(VENV)/.test-tools: $(VENV)/.installed
