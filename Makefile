@@ -30,7 +30,7 @@ VENV := .venv
 SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
-DEB_PACKAGES := dpkg-dev debhelper help2man lintian python3-cffi python3-dev python3-packaging python3-setuptools
+DEB_PACKAGES := build-essential debhelper help2man lintian python3-cffi python3-dev python3-packaging python3-setuptools
 DEB_PACKAGES += $(shell apt-cache pkgnames python3-varlink >/dev/null 2>&1 && test "$$(cut -d. -f1 /etc/debian_version)"     != 12 && echo python3-dnspython python3-varlink)
 BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
@@ -44,7 +44,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench check install uninstall deb dist clean demo-packages bench-packages test-packages
+.PHONY: build demo test bench check install uninstall deb dist clean demo-packages bench-packages deb-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -76,8 +76,7 @@ uninstall:
 	$(PYTHON) -I system/install.py uninstall --prefix='$(PREFIX)' --libdir='$(LIBDIR)' --destdir='$(DESTDIR)'
 
 # Debian's tools work on a copy with debian/bundled in it, what Debian may lack: only this line fetches Python's packages.
-deb: build/deb/bundled/.made
-	@$(call fetch,$(DEB_PACKAGES),no packages without them)
+deb: deb-packages build/deb/bundled/.made
 	$(VENV)/bin/python -I system/deb.py --bundled=build/deb/bundled $(if $(DEB_VERSION),--version='$(DEB_VERSION)') $(DEB_OPTIONS)
 
 # The sdist is whole: what it is unpacked to builds, tests and packages itself.
@@ -111,9 +110,9 @@ build/wheels/.made: $(VENV)/.installed $(shell find resolver -name '*.py' -o -na
 
 # All but cffi: Debian has it, and it is no pure Python.
 build/deb/bundled/.made: $(VENV)/.made pyproject.toml
-	rm -rf $(@D)
-	$(VENV)/bin/python -c 'import tomllib; print("\n".join(each for each in tomllib.load(open("pyproject.toml", "rb"))	    ["project"]["dependencies"] if not each.startswith("cffi")))' >build/bundled.txt
-	$(VENV)/bin/pip install -q --no-compile --only-binary=:all: --target=$(@D) --requirement=build/bundled.txt
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(VENV)/bin/python -c 'import tomllib; print("\n".join(each for each in tomllib.load(open("pyproject.toml", "rb"))	    ["project"]["dependencies"] if not each.startswith("cffi")))' >$(@D).txt
+	$(VENV)/bin/pip install -q --no-compile --only-binary=:all: --target=$(@D) --requirement=$(@D).txt
 	@touch $@
 
 $(VENV)/.test-tools: $(VENV)/.installed
@@ -137,6 +136,9 @@ demo-packages:
 
 bench-packages:
 	@$(call fetch,$(BENCH_PACKAGES),DNS is not compared without them)
+
+deb-packages:
+	@$(call fetch,$(DEB_PACKAGES),no packages are made without them)
 
 test-packages:
 	@$(call fetch,$(TEST_PACKAGES),tests that need them are skipped)
