@@ -13,7 +13,7 @@ from .root import SOURCES, packaging_root, run_in
 MADE = f"/{SOURCES}/build/deb"
 APT_SECONDS = 120       # takes five
 BUILD_SECONDS = 200     # takes fifteen
-APT = "apt-get --quiet --yes --no-download --no-install-recommends -o Dpkg::Use-Pty=0"
+APT = "apt-get --quiet --yes --no-install-recommends -o Dpkg::Use-Pty=0"
 
 NSSWITCH = """\
 # as this administrator likes it
