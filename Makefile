@@ -38,6 +38,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd
     btrfs-progs e2fsprogs xfsprogs
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
+TEST_PACKAGES += $(DEB_PACKAGES)
 ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += gcc-multilib
 endif
@@ -77,7 +78,7 @@ uninstall:
 
 # Debian's tools work on a copy with debian/bundled in it, what Debian may lack: only this line fetches Python's packages.
 deb: deb-packages build/deb/bundled/.made
-	$(VENV)/bin/python -I system/deb.py --bundled=build/deb/bundled $(if $(DEB_VERSION),--version='$(DEB_VERSION)') $(DEB_OPTIONS)
+	$(VENV)/bin/python -I system/deb.py --bundled=build/deb/bundled
 
 # The sdist is whole: what it is unpacked to builds, tests and packages itself.
 dist: $(VENV)/.installed

@@ -48,15 +48,16 @@ def changelog_version() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make Debian packages, in build/deb.")
     parser.add_argument("--bundled", type=Path, required=True, help="Python packages that Debian may lack")
-    parser.add_argument("--version", help="instead of debian/changelog's with the release's number")
-    parser.add_argument("--no-lintian", action="store_true", help="do not check what was made")
     options = parser.parse_args()
     release = platform.freedesktop_os_release()
     if release["ID"] != "debian" or release.get("VERSION_ID") not in STANDARDS_VERSIONS:
         raise SystemExit(f"packages are made on Debian {' and '.join(STANDARDS_VERSIONS)}, not on"
                          f" {release['PRETTY_NAME']}")
+    for tool in ("dpkg-buildpackage", "lintian"):
+        if shutil.which(tool) is None:
+            raise SystemExit(f"no packages without {tool}: as root, apt-get install dpkg-dev lintian")
     number = release["VERSION_ID"]
-    version = options.version or f"{changelog_version()}+deb{number}"
+    version = f"{changelog_version()}+deb{number}"
     source = FOLDER / f"mymachines-{version}"
     copy_source(source, options.bundled)
     set_version(source, version, release["VERSION_CODENAME"])
@@ -73,11 +74,10 @@ def main() -> None:
     made = sorted(FOLDER.glob(f"*_{version}_*.*"))
     sys.stdout.write("".join(f"{path}\n" for path in made))
     sys.stdout.flush()
-    if not options.no_lintian:
-        changes = next(path for path in made if path.suffix == ".changes")
-        if subprocess.run(["lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0",
-                           str(changes)], check=False).returncode:
-            raise SystemExit("lintian has found something")
+    changes = next(path for path in made if path.suffix == ".changes")
+    if subprocess.run(["lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0", str(changes)],
+                      check=False).returncode:
+        raise SystemExit("lintian has found something")
 
 
 if __name__ == "__main__":
