@@ -17,9 +17,10 @@ from tests.lab import PROJECT
 
 BUILD_SECONDS = 400     # takes thirty, and more where Debian's tools or Python's packages are fetched first
 READ_SECONDS = 30
+INSTALL_SECONDS = 120   # takes five
 
 THEIR_PACKAGES = ("systemd-container", "libnss-systemd", "polkitd", "dbus-system-bus-common")
-SHIM = re.compile(r"/usr/lib/[^/]+-linux-gnu[^/]*/libnss_mymachines\.so\.2")
+SHIM = re.compile(r"(?:/usr)?/lib/[^/]+-linux-gnu[^/]*/libnss_mymachines\.so\.2")
 """The one file that is Debian's libnss-mymachines' too."""
 
 Packages = Mapping[str, Path]
@@ -110,25 +111,56 @@ def test_what_is_bundled_has_its_licence_told(packages: Packages, tmp_path: Path
         assert any(name == pattern or name.startswith(f"{pattern}-") for pattern in patterns), f"{name}: whose is it?"
 
 
-def test_it_runs_on_this_debian(packages: Packages, tmp_path: Path) -> None:
-    """Put over this machine's files in a mount namespace of its own: each command finds its modules."""
+WORLD = """set -e
+    world=$1; shift
+    mount -t tmpfs tmpfs $world; cd $world; mkdir upper work root
+    mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
+    mkdir -p root/packages; cp "$@" root/packages
+    mount -t proc proc root/proc; mount --rbind /dev root/dev
+    printf '%s' "$NSSWITCH" >root/etc/nsswitch.conf
+    chroot root sh -e
+    echo ====; find upper ! -type d -printf '/%P\\n'"""
+"""This machine's files, to do with as one likes: what is changed is in memory, and gone with the last process. systemd
+does not run there, so nothing is started."""
+
+INSTALL = """apt() { apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/var/log/apt-told 2>&1 ||
+        { cat /var/log/apt-told; exit 1; } }
+    if dpkg --status libnss-mymachines >/dev/null 2>&1; then apt purge libnss-mymachines; fi
+    apt install /packages/*.deb
+    cat /etc/nsswitch.conf; echo; echo ====
+    for name in $(cd /usr/lib/mymachines/bin && ls | grep mymachines); do $name --version; done; echo ====
+    cd /tmp; PYTHONPATH=/nowhere /usr/lib/mymachines/bin/python3 -I -c 'import sys; print(*sys.path, sep=chr(10))'
+    echo ====
+    readlink /etc/systemd/system/systemd-machined.service /etc/systemd/system/dbus-org.freedesktop.machine1.service
+    ls /etc/systemd/system/*.wants | grep mymachines; echo ====
+    LD_DEBUG=files getent passwd vu-no-1 2>&1 | grep -o '/.*libnss_mymachines.so.2' | sort -u; echo ====
+    apt purge mymachines libnss-mymachines-table
+    cat /etc/nsswitch.conf; echo"""
+CHANGED_BY_APT = ("/packages/", "/tmp/", "/var/cache/", "/var/lib/apt/", "/var/lib/dpkg/", "/var/log/",
+                  "/etc/ld.so.cache")
+NSSWITCH = "passwd: files systemd # ours\nhosts: files resolve [!UNAVAIL=return] dns\n# end"
+
+
+def test_installed_and_purged_on_this_debian(packages: Packages, tmp_path: Path) -> None:
+    """By apt, in a copy of this machine's files. tests/host has the same on a booted host."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    dpkg_deb("--extract", packages["mymachines"], tmp_path)
-    target = "/usr/lib/mymachines"
-    script = f"""set -e
-        mount -t tmpfs tmpfs /mnt; mkdir /mnt/upper /mnt/work
-        mount -t overlay -o lowerdir=/usr/lib,upperdir=/mnt/upper,workdir=/mnt/work overlay /usr/lib
-        cp -a {tmp_path}{target} {target}
-        for command in {target}/bin/mymachines*; do $command --version; done
-        {target}/bin/python3 -I -c 'import cffi, sys; print(*sys.path, sep=chr(10))' || true"""
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, cwd="/",
-                          timeout=READ_SECONDS, env={"PATH": os.environ["PATH"], "PYTHONPATH": "/nowhere"})
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    names = {line.split()[0] for line in lines if line.endswith(f" {changelog_version()}")}
-    assert names == {"mymachinesd", "mymachinesctl", "mymachines-userdb", "mymachines-dns", "mymachines-resolve-hook",
-                     "mymachines-dns-publish"}
-    path = [line for line in lines if line.startswith("/")]
-    assert path[-1] == "/usr/lib/python3/dist-packages"
-    assert not [each for each in path if "/local/" in each or each == "/nowhere"]
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", WORLD, "sh", tmp_path, *packages.values()],
+                          input=INSTALL, capture_output=True, text=True, cwd="/", timeout=INSTALL_SECONDS,
+                          env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "NSSWITCH": NSSWITCH, "LC_ALL": "C.UTF-8",
+                               "DEBIAN_FRONTEND": "noninteractive"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    nsswitch, versions, path, links, loaded, nsswitch_then, changed = done.stdout.split("====\n")
+    assert nsswitch.rstrip("\n") == NSSWITCH.replace(" files", " files mymachines")
+    assert {line.split()[0] for line in versions.splitlines() if line.endswith(f" {changelog_version()}")} == {
+        "mymachinesd", "mymachinesctl", "mymachines-userdb", "mymachines-dns", "mymachines-resolve-hook",
+        "mymachines-dns-publish"}
+    *first, last = path.split()
+    assert last == "/usr/lib/python3/dist-packages"
+    assert [each for each in first if "/local/" in each or each == "/nowhere"] == []
+    assert [each.rpartition("/")[2] for each in links.split()] == ["mymachinesd.service"] * 3
+    assert len([each for each in loaded.split() if SHIM.fullmatch(each)]) == 1
+    assert nsswitch_then.rstrip("\n") == NSSWITCH
+    replaced = subprocess.run(["dpkg", "-L", "libnss-mymachines"], capture_output=True, text=True).stdout.splitlines()
+    assert [path for path in changed.splitlines() if not path.startswith(CHANGED_BY_APT) and path not in replaced] == [
+        "/etc/nsswitch.conf"]
