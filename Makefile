@@ -8,6 +8,8 @@
 #   make check    ruff, mypy, the compiler's warnings
 #   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
 #   make uninstall  takes exactly that away again
+#   make deb      Debian packages, in build/deb, for the Debian that it runs on
+#   make dist     a source distribution and a wheel for pip, in build/dist
 #   make clean    removes what these made, .venv too
 #
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
@@ -29,19 +31,23 @@ VENV := .venv
 SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
+DEB_PACKAGES := build-essential debhelper help2man lintian python3-cffi python3-dev python3-packaging python3-setuptools
+DEB_PACKAGES += $(shell apt-cache pkgnames python3-varlink >/dev/null 2>&1 && test "$$(cut -d. -f1 /etc/debian_version)"     != 12 && echo python3-dnspython python3-varlink)
 BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
     btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
+TEST_PACKAGES += $(DEB_PACKAGES)
 ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += gcc-multilib
 endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench soak soak-tools check install uninstall clean demo-packages bench-packages test-packages
+.PHONY: build demo test bench soak soak-tools check install uninstall deb dist clean demo-packages bench-packages \
+    deb-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -85,6 +91,17 @@ install: $(SHIM) build/wheels/.made
 uninstall:
 	$(PYTHON) -I system/install.py uninstall --prefix='$(PREFIX)' --libdir='$(LIBDIR)' --destdir='$(DESTDIR)'
 
+# Debian's tools work on a copy with debian/bundled in it, what Debian may lack: only this line fetches Python's packages.
+deb: deb-packages build/deb/bundled/.made
+	$(VENV)/bin/python -I system/deb.py --bundled=build/deb/bundled
+
+# The sdist is whole: what it is unpacked to builds, tests and packages itself.
+dist: $(VENV)/.installed
+	rm -rf build/dist build/lib
+	$(VENV)/bin/pip install -q build
+	$(VENV)/bin/python -m build --no-isolation --outdir=build/dist . >build/dist.log || { cat build/dist.log >&2; exit 1; }
+	@ls build/dist/*
+
 clean:
 	rm -rf build $(VENV) *.egg-info resolver/_table*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find resolver tests -name __pycache__ -type d -exec rm -rf {} +
@@ -105,6 +122,13 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py build_nss.py $(C_FILES
 build/wheels/.made: $(VENV)/.installed $(shell find resolver -name '*.py' -o -name '*.varlink')
 	rm -rf $(@D) build/lib
 	$(VENV)/bin/pip wheel -q --no-build-isolation --wheel-dir=$(@D) .
+	@touch $@
+
+# All but cffi: Debian has it, and it is no pure Python.
+build/deb/bundled/.made: $(VENV)/.made pyproject.toml
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(VENV)/bin/python -c 'import tomllib; print("\n".join(each for each in tomllib.load(open("pyproject.toml", "rb"))	    ["project"]["dependencies"] if not each.startswith("cffi")))' >$(@D).txt
+	$(VENV)/bin/pip install -q --no-compile --only-binary=:all: --target=$(@D) --requirement=$(@D).txt
 	@touch $@
 
 $(VENV)/.test-tools: $(VENV)/.installed
@@ -128,6 +152,9 @@ demo-packages:
 
 bench-packages:
 	@$(call fetch,$(BENCH_PACKAGES),DNS is not compared without them)
+
+deb-packages:
+	@$(call fetch,$(DEB_PACKAGES),no packages are made without them)
 
 test-packages:
 	@$(call fetch,$(TEST_PACKAGES),tests that need them are skipped)

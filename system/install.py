@@ -80,6 +80,8 @@ class Layout(NamedTuple):
         yield system / "polkit.policy", Path(POLKIT_ACTIONS, "mymachines.policy")
         for document in sorted((*(PROJECT / "docs").glob("*.md"), *(PROJECT / "docs").glob("*.json"))):
             yield document, self.prefix / "share/doc/mymachines" / document.name
+        for page in sorted((PROJECT / "docs/man").glob("*.[1-9]")):
+            yield page, self.prefix / f"share/man/man{page.suffix[1:]}" / page.name
 
     def links(self) -> Iterator[tuple[Path, Path]]:
         """Each link: what it names, and path."""
@@ -106,13 +108,7 @@ def install(layout: Layout) -> None:
     shutil.rmtree(old, ignore_errors=True)
     for gone in mine.difference(paths):
         layout.on_disk(gone).unlink(missing_ok=True)
-    for source, path in layout.files():
-        _put(layout, source, path)
-    for target, path in layout.links():
-        link = layout.on_disk(path)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(target, path.parent))
+    put_all(layout)
     if layout.destdir == Path("/"):
         _tell_the_host(layout)
 
@@ -139,6 +135,17 @@ def _listed(layout: Layout) -> set[Path]:
         return set(map(Path, layout.on_disk(layout.home / LIST).read_text().splitlines()))
     except FileNotFoundError:
         return set()
+
+
+def put_all(layout: Layout) -> None:
+    """All but the venv."""
+    for source, path in layout.files():
+        _put(layout, source, path)
+    for target, path in layout.links():
+        link = layout.on_disk(path)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(target, path.parent))
 
 
 def _put(layout: Layout, source: Path, path: Path) -> None:
