@@ -31,7 +31,7 @@ DEMO_PACKAGES := iproute2 procps iputils-ping
 BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
-    btrfs-progs e2fsprogs xfsprogs
+    btrfs-progs e2fsprogs xfsprogs apparmor
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)

@@ -76,15 +76,16 @@ mkdir -p /var/t && cd /var/t && touch user group && chown 33:34 user group && ch
 """
 CLEAN = f"chattr -i {MACHINES}/gift 2>/dev/null; rm -rf {MACHINES}/gift2 /var/tmp/gift-*"
 
+OS_RELEASE = ("busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager"
+              " GetMachineOSRelease s db")
 FROM = "machinectl copy-from db /var/t /var/tmp/gift-t"
 NEEDS = {
     "CAP_KILL": "machinectl kill --kill-whom=leader --signal=USR1 db",
-    "CAP_SYS_PTRACE": "busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager"
-                      " GetMachineOSRelease s db",
+    "CAP_SYS_PTRACE": OS_RELEASE,
     "CAP_SYS_ADMIN": "machinectl bind db /etc/hostname /run/given-$$",
     "CAP_SYS_CHROOT": "machinectl bind db /etc/hostname /run/given-$$",
-    "CAP_SETUID": FROM,
-    "CAP_SETGID": FROM,
+    "CAP_SETUID": OS_RELEASE,
+    "CAP_SETGID": OS_RELEASE,
     "CAP_DAC_OVERRIDE": "machinectl copy-to db /var/tmp/gift/file /run/file-$$",
     "CAP_CHOWN": f"{FROM} && test $(stat --format=%u:%g /var/tmp/gift-t/user) != 0:0",
     "CAP_FOWNER": f"{FROM} && test $(stat --format=%a /var/tmp/gift-t/user) = 600",

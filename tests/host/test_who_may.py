@@ -118,7 +118,7 @@ class Stage:
         """Both, as they were at first."""
         if self.leader:
             self.on_host.ask({"end": self.leader})
-            wait_for(lambda: self._state().error, what=f"the end of {VICTIM}")
+            self._wait_for_its_end()
         self.leader = self.on_host.ask({"leader": True, "uid": USER_ID}).reply
         machine = {"name": VICTIM, "class": "container", "leader": self.leader, "sshAddress": "vsock/7",
                    "sshPrivateKeyPath": "/secret"}
@@ -127,11 +127,11 @@ class Stage:
         self.host.run(f"chattr -i {MACHINES}/{IMAGE}* 2>/dev/null; rm -rf {MACHINES}/{IMAGE}* {TAKEN}; "
                       f"mkdir -p {MACHINES}/{IMAGE}/etc {MACHINES}/{IMAGE}/usr; cd {MACHINES}/{IMAGE}/etc; "
                       "echo ID=tiny >os-release; echo tiny >hostname; cp /etc/machine-id machine-id; "
-                      f"install -o {USER_ID} -g {USER_ID} /etc/hostname {GIFT}")
+                      f"install /etc/hostname {GIFT}")
         self.as_made = self.picture()
 
-    def _state(self) -> Tried:
-        return self._call("io.systemd.Machine.List", {"name": VICTIM}, 0)
+    def _wait_for_its_end(self) -> None:
+        wait_for(lambda: self._call("io.systemd.Machine.List", {"name": VICTIM}, 0).error, what=f"the end of {VICTIM}")
 
     def _call(self, method: str, parameters: Mapping[str, object], uid: int) -> Tried:
         return self.on_host.ask({"uid": uid, "varlink": "/run/systemd/machine/io.systemd.Machine", "method": method,
@@ -154,6 +154,9 @@ class Stage:
             self.on_host.ask({"end": pid})
         if trial.registers and not refused:
             wait_for(lambda: self.picture() == self.as_made, what=f"the end of {scene.fresh}")
+        elif trial.ends and not refused:
+            self._wait_for_its_end()
+            self.make()
         elif now != self.as_made:
             self._settle()
         return answer

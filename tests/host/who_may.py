@@ -48,13 +48,14 @@ class Scene(NamedTuple):
 @dataclass(frozen=True)
 class Trial:
     """`then`: how it ends for who may; `refused`: for who may not. `has`: whether a reply has what others do not see.
-    `registers`: it leaves a machine Scene.fresh."""
+    `registers`: it leaves a machine Scene.fresh. `ends`: it takes the machine away."""
 
     request: Callable[[Scene], Mapping[str, Any]]
     then: frozenset[str] = NOTHING
     refused: frozenset[str] = REFUSED
     has: Callable[[Any], bool] | None = None
     registers: bool = False
+    ends: bool = False
 
 
 class Row(NamedTuple):
@@ -94,7 +95,7 @@ def _dbus(path: str, method: str, signature: str = "", *arguments: Any,
 
 
 def _machine(method: str, **rest: Any) -> Trial:
-    fixed = {name: rest.pop(name) for name in list(rest) if name not in ("then", "refused", "has", "registers")}
+    fixed = {name: rest.pop(name) for name in list(rest) if name not in ("then", "refused", "has", "ends")}
     return _varlink(f"io.systemd.Machine.{method}", {"name": VICTIM, **fixed}, **rest)
 
 
@@ -163,9 +164,9 @@ TRIALS: Mapping[str, Mapping[str, Trial]] = {
         "Register: a process of another user's": _register("foreign"),
         "Register: a name with a dot": _register(dot=".example",
                                                  refused=frozenset({"org.varlink.service.InvalidParameter"})),
-        "Unregister": _machine("Unregister"),
-        "Terminate": _machine("Terminate"),
-        "Kill": _machine("Kill", whom="leader", signal=10),
+        "Unregister": _machine("Unregister", ends=True),
+        "Terminate": _machine("Terminate", ends=True),
+        "Kill": _machine("Kill", whom="leader", signal=10, ends=True),
         "List": _machine("List"),
         "List: sshPrivateKeyPath": _machine("List", has=lambda reply: "sshPrivateKeyPath" in reply),
         "MapFrom": _machine("MapFrom", uid=0),
@@ -220,9 +221,9 @@ TRIALS: Mapping[str, Mapping[str, Trial]] = {
         "RegisterMachineWithNetwork": _registers("RegisterMachineWithNetwork", "sayssusai", []),
         "RegisterMachineEx": _registers_ex("RegisterMachineEx", "sa(sv)"),
         "CreateMachineEx": _registers_ex("CreateMachineEx", "sa(sv)a(sv)", []),
-        "UnregisterMachine": _manager("UnregisterMachine", "s", VICTIM),
-        "TerminateMachine": _manager("TerminateMachine", "s", VICTIM),
-        "KillMachine": _manager("KillMachine", "ssi", VICTIM, "leader", 10),
+        "UnregisterMachine": _manager("UnregisterMachine", "s", VICTIM, ends=True),
+        "TerminateMachine": _manager("TerminateMachine", "s", VICTIM, ends=True),
+        "KillMachine": _manager("KillMachine", "ssi", VICTIM, "leader", 10, ends=True),
         "GetMachineAddresses": _manager("GetMachineAddresses", "s", VICTIM),
         "GetMachineSSHInfo": _manager("GetMachineSSHInfo", "s", VICTIM),
         "GetMachineOSRelease": _manager("GetMachineOSRelease", "s", VICTIM),
@@ -256,8 +257,8 @@ TRIALS: Mapping[str, Mapping[str, Trial]] = {
         "MapToMachineGroup": _manager("MapToMachineGroup", "u", by=lambda scene: [scene.guest_uid]),
     },
     MACHINE: {
-        "Terminate": _of_machine("Terminate"),
-        "Kill": _of_machine("Kill", "si", "leader", 10),
+        "Terminate": _of_machine("Terminate", ends=True),
+        "Kill": _of_machine("Kill", "si", "leader", 10, ends=True),
         "GetAddresses": _of_machine("GetAddresses"),
         "GetSSHInfo": _of_machine("GetSSHInfo"),
         "GetOSRelease": _of_machine("GetOSRelease"),
