@@ -208,6 +208,7 @@ def test_interfaces_with_odd_names(world: World) -> None:
     [listing] = ask(world, "io.systemd.Machine.List", name="web", acquireMetadata="graceful")
     assert {".".join(map(str, address["address"])) for address in listing["addresses"]} >= given.keys()
     assert "Traceback" not in world.daemon.log
+    assert all(character.isprintable() or character == "\n" for character in world.daemon.log)
 
 
 def interface_indices(text: str) -> list[int]:

@@ -82,8 +82,8 @@ FROM = "machinectl copy-from db /var/t /var/tmp/gift-t"
 NEEDS = {
     "CAP_KILL": "machinectl kill --kill-whom=leader --signal=USR1 db",
     "CAP_SYS_PTRACE": OS_RELEASE,
-    "CAP_SYS_ADMIN": "machinectl bind db /etc/hostname /run/given-$$",
-    "CAP_SYS_CHROOT": "machinectl bind db /etc/hostname /run/given-$$",
+    "CAP_SYS_ADMIN": "machinectl bind --mkdir db /etc /run/given-$$",
+    "CAP_SYS_CHROOT": "machinectl bind --mkdir db /etc /run/given-$$",
     "CAP_SETUID": OS_RELEASE,
     "CAP_SETGID": OS_RELEASE,
     "CAP_DAC_OVERRIDE": "machinectl copy-to db /var/tmp/gift/file /run/file-$$",
