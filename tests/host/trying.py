@@ -5,7 +5,7 @@ A JSON object a line on standard input, one on standard output for each: {"error
 "reply": values}. Each call is made by a process of its own, as the user that `uid` names:
 
     {"uid": 1000, "varlink": socket, "method": ..., "parameters": {...}, "more": false}
-    {"uid": 1000, "dbus": path, "method": interface and member, "signature": "", "arguments": [...]}
+    {"uid": 1000, "dbus": path, "method": interface and member, "signature": "", "arguments": [...], "pidfds": [pids]}
     {"uid": 1000, "nss": name}      {"dns": address, "query": the message in hexadecimal digits}
     {"uid": 1000, "open": path, "write": false}
     {"uid": 1000, "leader": true}   starts what can be a machine's leader, of this user's, and replies its pid
@@ -69,7 +69,8 @@ async def dbus(request: Mapping[str, Any]) -> tuple[str, object]:
         interface, _, member = request["method"].rpartition(".")
         reply = await asyncio.wait_for(bus.call(Message(
             "org.freedesktop.machine1", request["dbus"], interface, member, signature=request.get("signature", ""),
-            body=[decoded(argument) for argument in request.get("arguments", [])])), CALL_SECONDS)
+            body=[decoded(argument) for argument in request.get("arguments", [])],
+            unix_fds=[os.pidfd_open(pid) for pid in request.get("pidfds", [])])), CALL_SECONDS)
         assert reply is not None
         return reply.error_name or "", plain(reply.body)
     finally:

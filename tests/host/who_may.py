@@ -119,11 +119,14 @@ def _registers(method: str, signature: str, *last: Any) -> Trial:
 
 
 def _registers_ex(method: str, signature: str, *last: Any) -> Trial:
-    def arguments(scene: Scene) -> list[Any]:
-        leader = [["LeaderPID", {"variant": ["u", scene.own]}]] if scene.own else []
-        return [scene.fresh, [["Class", {"variant": ["s", "container"]}], *leader], *last]
+    """The leader by its pidfd: a number alone is not taken."""
+    def request(scene: Scene) -> dict[str, Any]:
+        leader = [["LeaderPIDFD", {"variant": ["h", 0]}]] if scene.own else []
+        return {"dbus": _MACHINE1, "method": f"{MANAGER}.{method}", "signature": signature,
+                "pidfds": [scene.own] if scene.own else [],
+                "arguments": [scene.fresh, [["Class", {"variant": ["s", "container"]}], *leader], *last]}
 
-    return _manager(method, signature, registers=True, by=arguments)
+    return Trial(request, registers=True)
 
 
 def _of_machine(method: str, signature: str = "", *arguments: Any, **rest: Any) -> Trial:
