@@ -36,7 +36,7 @@ DEB_PACKAGES += $(shell apt-cache pkgnames python3-varlink >/dev/null 2>&1 && te
 BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
-    btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd
+    btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd apparmor
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 TEST_PACKAGES += $(DEB_PACKAGES)

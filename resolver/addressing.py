@@ -7,6 +7,7 @@ Whatever changed, the outcome is a Machine with other addresses, handed to `upda
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -115,9 +116,11 @@ class Followed:
         if address.source is AddressSource.GUEST:
             return "" if self.watcher is None else self.watcher.interface_name(address.ifindex)
         try:
-            return socket.if_indextoname(address.ifindex)
+            name = socket.if_indextoname(address.ifindex)
         except OSError:
             return ""  # it has just gone
+        # The kernel takes nearly any bytes for a name. Answers are text.
+        return os.fsencode(name).decode(errors="replace")
 
 
 class Addressing:

@@ -43,6 +43,9 @@ MAP_RETRY_LAST_SECONDS = 30.0
 """While a machine's id map is still empty it is read again, at growing intervals, in all for about a minute: a manager
 writes it within moments of making the namespace, and the kernel tells nobody."""
 
+RIVALS_TOLD_MAX = 8
+"""Named in the log: LXC gives all its containers one map."""
+
 _log = logging.getLogger(__name__)
 
 Listener = Callable[[Sequence[Change]], None]
@@ -64,6 +67,8 @@ class Explanation:
     entry: Entry
     network: Network
     addresses: tuple[Explained, ...]
+    rivals: tuple[str, ...] = ()
+    """Machines that were there before and have some of its ids, which keep their names."""
 
 
 class Manager:
@@ -199,7 +204,8 @@ class Manager:
         network = followed.network
         if network is Network.HOST and entry.machine.machine_class is MachineClass.VM:
             network = Network.UNKNOWN  # its leader's is not the guest's
-        return Explanation(entry, network, followed.explained())
+        rivals = tuple(self.registry.rivals(entry)) if entry.contested else ()
+        return Explanation(entry, network, followed.explained(), rivals)
 
     # Start and stop.
 
@@ -284,7 +290,8 @@ class Manager:
         entry = self.registry.by_name(machine.name)
         assert entry is not None
         if entry.contested:
-            _log.warning("Another machine has some ids of the maps of machine %s; these keep its names", machine.name)
+            _log.warning("Another machine has some ids of the maps of machine %s; these keep its names: %s",
+                         machine.name, ", ".join(self.registry.rivals(entry)[:RIVALS_TOLD_MAX]))
         return entry
 
     def _restore(self, saved: Machine, held: Held) -> None:

@@ -31,6 +31,8 @@ DBUS_POLICIES = "/usr/share/dbus-1/system.d"
 DBUS_SERVICES = "/usr/local/share/dbus-1/system-services"
 """Before /usr/share/dbus-1/system-services, where systemd-container has its own: it must be named for the bus name."""
 POLKIT_ACTIONS = "/usr/share/polkit-1/actions"
+APPARMOR_NAMESERVICE = "/etc/apparmor.d/abstractions/nameservice.d"
+"""What AppArmor's abstractions/nameservice takes in besides: for confined programs that look names up."""
 
 LIST = "installed-files"
 
@@ -78,6 +80,7 @@ class Layout(NamedTuple):
         if self.prefix != Path("/usr"):     # a package has no files in /usr/local
             yield system / "dbus-activation.service", Path(DBUS_SERVICES, "org.freedesktop.machine1.service")
         yield system / "polkit.policy", Path(POLKIT_ACTIONS, "mymachines.policy")
+        yield system / "apparmor-nameservice", Path(APPARMOR_NAMESERVICE, "mymachines")
         for document in sorted((*(PROJECT / "docs").glob("*.md"), *(PROJECT / "docs").glob("*.json"))):
             yield document, self.prefix / "share/doc/mymachines" / document.name
         for page in sorted((PROJECT / "docs/man").glob("*.[1-9]")):
@@ -157,7 +160,10 @@ def _put(layout: Layout, source: Path, path: Path) -> None:
         shutil.copyfile(source, new)
     else:
         text = source.read_text()
-        new.write_text(text.replace("@COMMANDS@", str(layout.home / "bin")).replace("@PREFIX@", str(layout.prefix)))
+        for mark, value in (("@COMMANDS@", layout.home / "bin"), ("@PREFIX@", layout.prefix),
+                            ("@LIBDIR@", layout.libdir)):
+            text = text.replace(mark, str(value))
+        new.write_text(text)
     new.chmod(0o644)
     new.replace(target)
 

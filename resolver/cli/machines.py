@@ -5,6 +5,8 @@ import argparse
 import os
 import signal
 import socket
+import sys
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +49,10 @@ def do_register(options: argparse.Namespace) -> None:
         "sshAddress": options.ssh_address, "sshPrivateKeyPath": options.ssh_private_key,
     }
     _call("Register", {name: value for name, value in parameters.items() if value is not None})
+    with suppress(VarlinkError):    # it may have gone by now
+        if rivals := explain(options.name).get("idsAreOf"):
+            sys.stderr.write(f"mymachinesctl: {options.name} has ids that belong to {', '.join(rivals)}, which came"
+                             " first and keeps their names\n")
 
 
 def do_unregister(options: argparse.Namespace) -> None:
@@ -110,6 +116,7 @@ def _described(machine: dict[str, Any]) -> dict[str, Any]:
         "Addresses": [f"{address_of(a)} ({interface_of(a)}, scope {a['scope']}, from {_SOURCES[a['source']]})"
                       for a in machine["addressDetails"] if a["reason"] != "loopback"],
         "UID shift": machine.get("UIDShift"),
+        "Ids are of": machine.get("idsAreOf"),
         "VSOCK CID": machine.get("vSockCid"),
         "SSH address": machine.get("sshAddress"),
         "SSH key": machine.get("sshPrivateKeyPath"),
@@ -120,7 +127,7 @@ def _more(name: str) -> dict[str, Any]:
     """What io.systemd.Machine has no place for."""
     explanation = explain(name)
     return {"alias": explanation.get("alias"), "network": explanation["network"],
-            "addressDetails": explanation["addresses"]}
+            "addressDetails": explanation["addresses"], "idsAreOf": explanation.get("idsAreOf")}
 
 
 _SOURCES = {"guest": "the machine's own list", "neighbour": "the host's neighbours", "lease": "a DHCP lease"}

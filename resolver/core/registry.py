@@ -105,6 +105,13 @@ class Registry:
     def group_by_name(self, name: str) -> IdAnswer | None:
         return self._by_id_name(GROUP_PREFIX, name, lambda entry: entry.gid_extents)
 
+    def rivals(self, entry: Entry) -> list[str]:
+        """The names of the machines that own ids of this one's maps."""
+        keys = dict.fromkeys((*self._uids.owners(entry.machine.uid_map.extents),
+                              *self._gids.owners(entry.machine.gid_map.extents)))
+        keys.pop(entry.key, None)
+        return [self._entries[key].machine.name for key in keys]
+
     # Changes. The first one returned is the machine's own.
 
     def add(self, machine: Machine) -> list[Change]:

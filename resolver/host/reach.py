@@ -88,6 +88,9 @@ class Reach:
         there = self._led.get(address.ifindex, 0) if self._led else next(iter(self.interfaces), 0)
         return self._links.scope_id(there) if there else 0
 
+    def leads_out(self, address: Address) -> bool:
+        return address.source is not AddressSource.GUEST or address.ifindex in self._led
+
     def way(self, address: Address) -> Way:
         self._asked.append((address.family, int.from_bytes(address.packed, "big")))
         route = self._links.route(address)

@@ -178,3 +178,22 @@ TestModel.settings = settings(max_examples=60, stateful_step_count=25, deadline=
 @given(st.binary(max_size=16))
 def test_any_address_may_be_asked_for(packed: bytes) -> None:
     assert Registry().by_address(AF_INET, packed) is None
+
+
+def test_rivals_are_those_who_own_some_id_of_a_map() -> None:
+    registry = Registry()
+
+    def add(name: str, pid: int, *extents: tuple[int, int, int]) -> Entry:
+        ids = IdMap(tuple(Extent(*extent) for extent in extents))
+        [change, *_] = registry.add(Machine(name, MachineClass.CONTAINER, ProcessId(pid), uid_map=ids, gid_map=ids))
+        assert change.after is not None
+        return change.after
+
+    add("first", 10, (0, 100000, 1000))
+    add("second", 11, (0, 200000, 1000))
+    beside = add("beside", 12, (0, 101000, 1000), (1000, 199000, 1000))
+    across = add("across", 13, (0, 0, 65536), (65536, 100999, 2), (70000, 200999, 1))
+    assert registry.rivals(beside) == []
+    assert registry.rivals(across) == ["first", "beside", "second"]
+    registry.remove("first")
+    assert registry.rivals(across) == ["beside", "second"]

@@ -443,3 +443,18 @@ def namespaces_of_threads() -> set[int]:
         except FileNotFoundError:
             pass  # it ended just now
     return found
+
+
+def test_an_address_that_leads_out_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events about a thousand others may come before the dump tells of it."""
+    monkeypatch.setattr(addresses_module, "ADDRESSES_KEPT_MAX", 10)
+    dump = addresses_module._Dump()
+    dump.apply(netlink.Message(netlink.RTM_NEWLINK, 1, False, netlink.Link(2, "host0", link=7, link_netnsid=0)))
+    for i in range(100):
+        packed, index = bytes([10, 0, 0, i]), 3 if i != 50 else 2
+        entry = netlink.AddressEntry((AF_INET, index, packed, 32, packed), Address(AF_INET, packed, index))
+        dump.apply_event(netlink.Message(netlink.RTM_NEWADDR, 1, False, entry))
+    kept = [address.packed[3] for address in dump.state.addresses.values()]
+    assert len(kept) == 10
+    assert 50 in kept
+    assert dump.state.incomplete
