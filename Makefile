@@ -4,6 +4,7 @@
 #   make demo     shows what it does, on containers made for the purpose
 #   make test     all tests
 #   make bench    what look-ups, requests and events cost
+#   make soak     the long jobs against hostile input, faults and load
 #   make check    ruff, mypy, the compiler's warnings
 #   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
 #   make uninstall  takes exactly that away again
@@ -32,6 +33,8 @@ BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
     btrfs-progs e2fsprogs xfsprogs
+# the shim's fuzzers
+TEST_PACKAGES += clang libclang-rt-dev
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)
@@ -40,7 +43,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench check install uninstall clean demo-packages bench-packages test-packages
+.PHONY: build demo test bench soak check install uninstall clean demo-packages bench-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -54,6 +57,10 @@ test: check test-packages
 bench: build $(VENV)/.test-tools demo-packages bench-packages
 	@$(VENV)/bin/python -m tests.bench
 	@$(VENV)/bin/python -m tests.bench.dns
+
+# One after the other, each ends by itself; what they say goes into docs/reliability.md.
+soak: build $(VENV)/.test-tools test-packages
+	$(VENV)/bin/python -m tests.fuzz.shim --runs 10000000
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Negative controls: the shim with one check taken out of it, each of which the fuzzer has to find.
 
-Not here, since another check stands behind them and nothing can be seen of their loss: that a range found begins at or
-below the id (only a writer who breaks the rules makes it otherwise, and then no answer is believed); the length of the
-digits and the id in a user's name, and the place of its dash (the name that is formed in the end is compared whole); the
-length of a reply below its fixed part, and its number of addresses (its size is compared with what they come to, which
-wraps on no 64-bit host).
+Some checks are not here: another stands behind each, and nothing can be seen of its loss.
+
+- That the range found begins at or below the id: only a writer who breaks the rules makes it otherwise, and then no
+  answer is believed.
+- In a user's name, the number of digits, the largest id, and the place of the dash: the name that is formed in the end
+  is compared whole.
+- In a reply, that it reaches the number of addresses, and what that number is at most: its size is compared with what
+  they come to, and on a 64-bit host that product does not wrap.
 """
 
 from dataclasses import dataclass
@@ -69,12 +72,10 @@ SLOT = _table("slot.c", {
     "extent-circle": ("index >= extents.capacity || steps >= extents.capacity", "index >= extents.capacity"),
     "extent-begin": ("if (inside_first <= inside_id && inside_id - inside_first <", "if (inside_id - inside_first <"),
     "extent-last-id": (
-        "            if (host_first > ID_LAST - (inside_id - inside_first))\n"
-        "                return ANSWER_UNAVAILABLE;\n", ""),
+        ("            if (host_first > ID_LAST - (inside_id - inside_first))\n"
+        "                return ANSWER_UNAVAILABLE;\n"), ""),
     "machine-has-a-name": (" || name[0] == '\\0')\n", ")\n"),
-    "label-ends": ("    if (label != NULL && !copy_string(label, record->label, sizeof record->label, MACHINE_LABEL_MAX))\n"
-                   "        return ANSWER_UNAVAILABLE;\n",
-                   "    if (label != NULL)\n        memcpy(label, record->label, sizeof record->label);\n"),
+    "label-ends": ("sizeof record->label, MACHINE_LABEL_MAX)", "sizeof record->label, sizeof record->label)"),
     "addresses-index": ("if (index >= addresses.capacity || count >= MACHINE_ADDRESSES_MAX)",
                         "if (count >= MACHINE_ADDRESSES_MAX)"),
     "addresses-count": ("if (index >= addresses.capacity || count >= MACHINE_ADDRESSES_MAX)",
@@ -92,16 +93,16 @@ ANSWER = _table("answer.c", {
     "user-name-length": ("if (3 + length + 1 + digits_length > USER_NAME_MAX || memchr", "if (memchr"),
     "user-name-dot": (" || memchr(machine, '.', length) != NULL) {", ") {"),
     "user-name-label": ("        if (length == 0)\n            return ANSWER_UNKNOWN;\n    }", "    }"),
-    "user-id-is-the-hosts": ("    if (result == ANSWER_FOUND && id->host_id < HOST_ID_FIRST)\n"
-                             "        result = ANSWER_UNKNOWN;\n", ""),
-    "user-one-name": ("    if (result == ANSWER_FOUND && strcmp(id->name, query->question->name) != 0)\n"
-                      "        result = ANSWER_UNKNOWN;\n", ""),
+    "user-id-is-the-hosts": (("    if (result == ANSWER_FOUND && id->host_id < HOST_ID_FIRST)\n"
+                             "        result = ANSWER_UNKNOWN;\n"), ""),
+    "user-one-name": (("    if (result == ANSWER_FOUND && strcmp(id->name, query->question->name) != 0)\n"
+                      "        result = ANSWER_UNKNOWN;\n"), ""),
     "torn": ("__atomic_load_n(&header->begun, __ATOMIC_RELAXED) - done < TABLE_SLOTS &&", ""),
     "let-go": (" &&\n            __atomic_load_n(&header->layout, __ATOMIC_RELAXED) == TABLE_LAYOUT)", ")"),
 })  # fmt: skip
 
 VIEW = _table("view.c", {
-    "file-magic": ("    if (memcmp(header->magic, TABLE_MAGIC, sizeof header->magic) != 0)\n        return false;\n", ""),
+    "file-magic": ("if (memcmp(header->magic, TABLE_MAGIC, sizeof header->magic) != 0)", "if (header->magic[0] == 0)"),
     "file-size": (" || header->file_size != map->size)", ")"),
     "slot-size": ("    if (map->slot_size > map->size)\n        return false;\n", ""),
     "slot-behind-header": ("map->slot_offset[i] < TABLE_PAGE || map->slot_offset[i] %", "map->slot_offset[i] %"),
@@ -142,14 +143,14 @@ ASK = _reply("ask.c", {
     "reply-result": ("    if (header.result != ANSWER_FOUND)\n        return ANSWER_UNAVAILABLE;\n", ""),
     "reply-string-ends": ("return length > 0 && length <= longest;", "return length > 0;"),
     "reply-string-empty": ("return length > 0 && length <= longest;", "return length <= longest;"),
-    "reply-host-length": ("    if (length != fixed + host->address_count * sizeof host->addresses[0])\n"
-                          "        return false;\n", ""),
-    "reply-family": ("        if (host->addresses[i].family != AF_INET && host->addresses[i].family != AF_INET6)\n"
-                     "            return false;\n", "            ;\n"),
+    "reply-host-length": (("    if (length != fixed + host->address_count * sizeof host->addresses[0])\n"
+                          "        return false;\n"), ""),
+    "reply-family": (("        if (host->addresses[i].family != AF_INET && host->addresses[i].family != AF_INET6)\n"
+                     "            return false;\n"), "            ;\n"),
     "reply-one-address": ("return host->address_count == 1 && ", "return "),
     "reply-this-family": ("host->addresses[0].family == question->family &&\n", "\n"),
-    "reply-this-address": ("&&\n           memcmp(host->addresses[0].bytes, question->bytes, "
-                           "question->family == AF_INET ? 4 : 16) == 0;", ";"),
+    "reply-this-address": (("&&\n           memcmp(host->addresses[0].bytes, question->bytes, "
+                           "question->family == AF_INET ? 4 : 16) == 0;"), ";"),
     "reply-id-length": ("if (length != sizeof *id || !is_string(id->machine", "if (!is_string(id->machine"),
     "reply-id-first": ("id->host_id < HOST_ID_FIRST || ", ""),
     "reply-id-last": (" || id->host_id > ID_LAST", ""),

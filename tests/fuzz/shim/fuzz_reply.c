@@ -48,6 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     memcpy(&talk, data, sizeof talk);
     questions[QUESTIONS - 1] = talk.question_asked;
+    questions[QUESTIONS - 1].kind = 1 + (talk.question_asked.kind - 1) % 6;  /* what entry points ask */
     for (int i = 0; i < QUESTIONS; i++)
         questions[i].layout = TABLE_LAYOUT;
 
@@ -66,8 +67,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         compare(&verdict, &what, question);
     if (world.questions > 1 || (world.questions == 1 && memcmp(world.question, question, sizeof *question) != 0))
         wrong("another question is asked");
-    if (question->kind < QUESTION_HOST_BY_NAME || question->kind > QUESTION_GROUP_BY_ID)
-        return 0;
     make_daemon(&talk, data + sizeof talk, size - sizeof talk);
     call_entry_point(question, talk.choice, talk.buffer_size, talk.misaligned, talk.failing_call != 0 ? NULL : &verdict);
     return 0;

@@ -39,7 +39,7 @@ static bool is_table(const uint8_t *file)
 {
     const struct table_header *header = (const void *)file;
 
-    if (world.shows == SHOWS_NOTHING || !S_ISREG(world.mode) || world.owner != 0 || (world.mode & 0022) != 0)
+    if ((world.shows == SHOWS_NOTHING && !world.missed) || !S_ISREG(world.mode) || world.owner != 0 || (world.mode & 0022) != 0)
         return false;
     if (memcmp(header->magic, "mymachin", 8) != 0 || world.size != (int64_t)header->file_size)
         return false;
@@ -114,6 +114,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     world.failing_call = scene.failing_call;
     world.failing_errno = errors[scene.failing_errno % error_count];
     world.move = scene.move;
+    world.move.kind %= 3;
     questions[QUESTIONS - 1] = scene.question_asked;
     for (uint32_t i = 0; i < QUESTIONS; i++) {
         questions[i].layout = TABLE_LAYOUT + (i == QUESTIONS - 1 ? scene.question_asked.layout : 0);

@@ -39,6 +39,13 @@ uint32_t odd_id(void)
     return ids[pick(sizeof ids / sizeof ids[0])] + (pick(4) == 0 ? pick(5) - 2 : 0);
 }
 
+uint32_t odd_size(void)
+{
+    const uint32_t most[] = {8, 24, 64, 200, 4096};
+
+    return pick(most[pick(sizeof most / sizeof most[0])]);
+}
+
 void odd_string(char *text, uint32_t size)
 {
     static const char *const known[] = {"web", "db.example.org", "Db.example.org", "www.example", "db-417", "vu-web-0",

@@ -14,6 +14,8 @@ uint32_t pick(uint32_t below);          /* 0 for 0 */
 /* Numbers at which something changes: of an index or a size into `count` things, of ids, of any. */
 uint32_t odd_number(uint32_t count);
 uint32_t odd_id(void);
+/* Of a caller's buffer. */
+uint32_t odd_size(void);
 /* A string of a field of that size: cut, without an end, with dots and capitals, or one that is asked for. */
 void odd_string(char *text, uint32_t size);
 

@@ -8,7 +8,7 @@ static void change_talk(struct talk *talk)
     switch (pick(8)) {
     case 0:
         talk->choice = pick(16);
-        talk->buffer_size = pick(3) ? pick(300) : pick(8192);
+        talk->buffer_size = odd_size();
         talk->misaligned = pick(16);
         break;
     case 1:

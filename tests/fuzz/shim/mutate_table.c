@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "calls.h"
 #include "mutate.h"
 #include "scene.h"
 
@@ -207,9 +208,9 @@ static void change_scene(struct scene *scene)
 
     switch (pick(8)) {
     case 0:
-        scene->question = pick(32);
+        scene->question = pick(QUESTIONS);
         scene->choice = pick(16);
-        scene->buffer_size = pick(3) ? pick(300) : pick(8192);
+        scene->buffer_size = odd_size();
         scene->misaligned = pick(16);
         break;
     case 1:

@@ -170,8 +170,10 @@ int world_fstat(int fd, struct stat *st)
 int world_lstat(const char *path, struct stat *st)
 {
     (void)path;
-    if (fails())
+    if (fails()) {
+        world.missed = errno != ENOENT;
         return -1;
+    }
     if (!world.exists || world.shows == SHOWS_NOTHING)
         return fail(ENOENT);
     if (world.shows == SHOWS_REFUSAL)

@@ -77,6 +77,7 @@ struct world {
     /* what has happened */
     uint32_t loads, calls;
     bool moved, failed;
+    bool missed;             /* a look at the path failed: what it shows is seen a second later */
     int open_files, open_sockets;
     int cancel_state;
     uint64_t milliseconds;
