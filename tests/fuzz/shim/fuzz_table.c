@@ -34,12 +34,37 @@ static void make_file(const struct scene *scene, const uint8_t *slot, uint32_t s
     world.owner = scene->owner;
 }
 
-/* By the grammar. A move changes counters and flags alone, so the rest is what it was when the file was mapped. */
-static bool is_table(const uint8_t *file)
-{
-    const struct table_header *header = (const void *)file;
+/* What the path shows: a file's bytes, and what is known of it. */
+struct sight {
+    const uint8_t *file;
+    uint32_t shows;
+    uid_t owner;
+};
 
-    if ((world.shows == SHOWS_NOTHING && !world.missed) || !S_ISREG(world.mode) || world.owner != 0 || (world.mode & 0022) != 0)
+static _Alignas(8) uint8_t file_before_turn[FILE_MAX];
+static struct sight before_turn;
+
+/* A second passes, and the path shows something else. */
+static void turn(uint32_t shows)
+{
+    memcpy(file_before_turn, world_file, sizeof file_before_turn);
+    before_turn = (struct sight){file_before_turn, SHOWS_FILE, world.owner};
+    world.shows = shows;
+    world.milliseconds += 1000;
+    if (shows == SHOWS_ANOTHER) {
+        world.inode++;
+        memset(world_file + TABLE_PAGE, 0, TABLE_SLOTS * SLOT_MAX);
+    } else if (shows == SHOWS_STRANGERS) {
+        world.owner++;
+    }
+}
+
+/* By the grammar. A move changes counters and flags alone, so the rest is what it was when the file was mapped. */
+static bool is_table(const struct sight *sight)
+{
+    const struct table_header *header = (const void *)sight->file;
+
+    if (sight->shows == SHOWS_NOTHING || !S_ISREG(world.mode) || sight->owner != 0 || (world.mode & 0022) != 0)
         return false;
     if (memcmp(header->magic, "mymachin", 8) != 0 || world.size != (int64_t)header->file_size)
         return false;
@@ -50,14 +75,14 @@ static bool is_table(const uint8_t *file)
     return header->layout == 1 && header->retired == 0 && header->begun - header->done < 2;
 }
 
-static void judge(const uint8_t *file, const struct question *question, struct verdict *verdict)
+static void judge(const struct sight *sight, const struct question *question, struct verdict *verdict)
 {
-    const struct table_header *header = (const void *)file;
+    const struct table_header *header = (const void *)sight->file;
 
     if (judge_question(question, verdict))
         return;
-    if (is_table(file) && world.size <= FILE_MAX)
-        judge_slot(file + header->slot_offset[header->done % 2], header->slot_size, question, verdict);
+    if (is_table(sight) && world.size <= FILE_MAX)
+        judge_slot(sight->file + header->slot_offset[header->done % 2], header->slot_size, question, verdict);
     else
         verdict->result = ANSWER_UNAVAILABLE;
 }
@@ -71,12 +96,17 @@ static void check(const struct question *question, const struct verdict *what, b
     check_bounds(what, question);
     if (moved && world.move.kind == MOVE_HOSTILE)
         return; /* whatever it finds while somebody changes what nobody may: it must only not crash */
-    judge(world_file, question, &now);
+    judge(&(struct sight){world_file, world.shows, world.owner}, question, &now);
     if (what->result == ANSWER_UNAVAILABLE && (world.failed || moved || world.shows == SHOWS_REFUSAL))
         return;
     if (moved) {
-        judge(world_before, question, &before);
+        judge(&(struct sight){world_before, world.shows, world.owner}, question, &before);
         if (same(&before, what, question))
+            return;
+    }
+    if (world.missed) {
+        judge(&before_turn, question, &before);
+        if (world.moved || same(&before, what, question))
             return;
     }
     compare(&now, what, question);
@@ -118,11 +148,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     questions[QUESTIONS - 1] = scene.question_asked;
     for (uint32_t i = 0; i < QUESTIONS; i++) {
         questions[i].layout = TABLE_LAYOUT + (i == QUESTIONS - 1 ? scene.question_asked.layout : 0);
-        if (i == scene.turn % (2 * QUESTIONS)) {
-            world.shows = scene.shows % 4;
-            world.inode += world.shows == SHOWS_ANOTHER;
-            world.milliseconds += 1000;
-        }
+        if (i == scene.turn % (2 * QUESTIONS))
+            turn(scene.shows % SHOWINGS);
         moved_before = world.moved;
         ask(&questions[i], &what);
         check(&questions[i], &what, moved_before);
@@ -131,14 +158,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct question *question = &questions[scene.question % QUESTIONS];
 
     if (question->layout == TABLE_LAYOUT && question->kind >= 1 && question->kind <= 6) {
-        moved_before = world.moved;
-        judge(world_file, question, &what);
-        /* Once more what may be, or any: a move or a failure may come within the call. */
-        call_entry_point(question, scene.choice, scene.buffer_size, scene.misaligned,
-                         (!moved_before && scene.move.moment != 0) || scene.failing_call != 0 ||
-                                 world.shows == SHOWS_REFUSAL
-                             ? NULL
-                             : &what);
+        /* What it says is known, but where a move or a failure may come within the call. */
+        const bool open = (!world.moved && scene.move.moment != 0) || scene.failing_call != 0;
+
+        judge(&(struct sight){world_file, world.shows, world.owner}, question, &what);
+        for (uint32_t size = scene.buffer_size, i = 0; i < 2; i++, size %= 32) /* the second: too small, mostly */
+            call_entry_point(question, scene.choice, size, scene.misaligned,
+                             open || world.shows == SHOWS_REFUSAL ? NULL : &what);
     }
     list_names(data + sizeof scene, slot_size);
     return 0;

@@ -228,7 +228,7 @@ static void change_scene(struct scene *scene)
         break;
     case 5:
         scene->turn = pick(32);
-        scene->shows = pick(4);
+        scene->shows = pick(SHOWINGS);
         break;
     case 6: {
         const uint32_t word = pick(HEADER_WORDS);

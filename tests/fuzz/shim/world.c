@@ -171,7 +171,7 @@ int world_lstat(const char *path, struct stat *st)
 {
     (void)path;
     if (fails()) {
-        world.missed = errno != ENOENT;
+        world.missed |= errno != ENOENT;
         return -1;
     }
     if (!world.exists || world.shows == SHOWS_NOTHING)

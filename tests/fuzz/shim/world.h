@@ -33,7 +33,14 @@
 #define UNTOUCHED 4711                    /* what errno and the like hold before a call */
 #define LOADS_MAX 20000                   /* of one question: 8 attempts at chains through all of a slot take fewer */
 
-enum path_showing { SHOWS_FILE, SHOWS_ANOTHER, SHOWS_NOTHING, SHOWS_REFUSAL };
+enum path_showing {
+    SHOWS_FILE,
+    SHOWS_ANOTHER,           /* an empty table, by rename */
+    SHOWS_NOTHING,
+    SHOWS_REFUSAL,           /* EACCES */
+    SHOWS_STRANGERS,         /* the same file, which is somebody else's now */
+    SHOWINGS
+};
 
 /* What the writer does, all at once, between two loads of the reader's. */
 enum move_kind {
