@@ -344,7 +344,7 @@ static void case_signals_while_asking(void)
     const pid_t daemon = fork();
     struct passwd passwd;
     char buffer[512];
-    int error, answered = 0;
+    int error;
 
     unlink(TABLE);
     if (daemon == 0)
@@ -352,15 +352,17 @@ static void case_signals_while_asking(void)
     for (const double end = seconds() + 10; access(SOCKET, F_OK) != 0;)
         must(seconds() < end, 3);
     for (int restart = 0; restart < 2; restart++) {
+        const double end = seconds() + 20;
+
         ring(restart ? SA_RESTART : 0, 1000);
-        for (int i = 0; i < 20; i++) /* on a busy machine the deadline may be the first: that is "unavailable" */
+        /* On a busy machine the deadline may come first: then the daemon is taken for mute, for a second. */
+        for (int answered = 0; answered < 10; must(seconds() < end, 20))
             answered += _nss_mymachines_getpwuid_r(FIRST_UID, &passwd, buffer, sizeof buffer, &error) ==
                         NSS_STATUS_NOTFOUND;
-        must(signals > 20, 21);
+        must(signals > 5, 21);
     }
     kill(daemon, SIGKILL);
     waitpid(daemon, NULL, 0);
-    must(answered > 20, 20);
 }
 
 /* --- sandboxes --- */
