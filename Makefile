@@ -37,6 +37,8 @@ BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
     btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd apparmor
+# the shim's fuzzers
+TEST_PACKAGES += clang libclang-rt-dev
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 TEST_PACKAGES += $(DEB_PACKAGES)
@@ -62,8 +64,9 @@ bench: build $(VENV)/.test-tools demo-packages bench-packages
 	@$(VENV)/bin/python -m tests.bench
 	@$(VENV)/bin/python -m tests.bench.dns
 
-# Each runs for minutes; docs/reliability.md has what was found.
+# One after the other, each ends by itself; docs/reliability.md has what they found.
 soak: build $(VENV)/.test-tools test-packages soak-tools
+	$(VENV)/bin/python -m tests.fuzz.shim --runs 10000000
 	$(VENV)/bin/python -m tests.soak.consistency --seconds 60
 	$(VENV)/bin/python -m tests.soak.kill --times 750
 	$(VENV)/bin/python -m tests.soak.kill --times 250 --without-pidfd-ids

@@ -65,12 +65,17 @@ void unmap(struct map *map)
     munmap((void *)map->header, mapped_size(map->size) + MAP_ALIGN);
 }
 
+/* A regular file of the owner's, who alone may write to it. */
+static bool is_owners(const struct stat *st, uint32_t owner)
+{
+    return S_ISREG(st->st_mode) && st->st_uid == owner && (st->st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
 static struct map *map_file(int fd, uint32_t owner)
 {
     struct stat st;
 
-    if (fstatat(fd, "", &st, AT_EMPTY_PATH) != 0 || !S_ISREG(st.st_mode) || st.st_uid != owner ||
-        (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    if (fstatat(fd, "", &st, AT_EMPTY_PATH) != 0 || !is_owners(&st, owner))
         return NULL;
     if (st.st_size < TABLE_PAGE || st.st_size > TABLE_SIZE_MAX)
         return NULL;
@@ -140,14 +145,19 @@ static enum path_shows look_at_path(const struct view *view, const struct map *m
     if (lstat(view->path, &st) == 0) {
         const bool same = st.st_dev == map->device && st.st_ino == map->inode && st.st_size == (off_t)map->size;
 
-        return same ? THIS_FILE : ANOTHER_FILE;
+        return same && is_owners(&st, view->owner) ? THIS_FILE : ANOTHER_FILE;
     }
     /* Any other error (a sandbox, no memory) says nothing about the file. */
     return errno == ENOENT || errno == ENOTDIR ? NO_FILE : THIS_FILE;
 }
 
+static bool is_retired(const struct map *map)
+{
+    return __atomic_load_n(&map->header->retired, __ATOMIC_ACQUIRE) != 0;
+}
+
 /* The rare part. errno is the caller's to keep. */
-static __attribute__((noinline)) const struct map *look_again(struct view *view, struct map *map, bool retired)
+static __attribute__((noinline)) const struct map *look_again(struct view *view, struct map *map)
 {
     enum path_shows shows = ANOTHER_FILE;
     const struct map *result = NULL;
@@ -156,7 +166,7 @@ static __attribute__((noinline)) const struct map *look_again(struct view *view,
         shows = look_at_path(view, map);
     if (shows == THIS_FILE) {
         /* Retired and still there: its daemon is going, and whoever comes makes a new one. */
-        result = retired ? NULL : map;
+        result = is_retired(map) ? NULL : map;
     } else {
         struct map *fresh = shows == ANOTHER_FILE ? map_path(view) : NULL;
 
@@ -184,11 +194,9 @@ const struct map *view_map(struct view *view)
     struct map *map = __atomic_load_n(&view->map, __ATOMIC_ACQUIRE);
 
     if (map == NULL)
-        return look_again(view, NULL, false);
-
-    const bool retired = __atomic_load_n(&map->header->retired, __ATOMIC_ACQUIRE) != 0;
-
-    if (retired || check_is_due(view))
-        return look_again(view, map, retired);
+        return look_again(view, NULL);
+    /* First the path and only then the map: the file may have been cut short since, and reading what is gone is fatal. */
+    if (check_is_due(view) || is_retired(map))
+        return look_again(view, map);
     return map;
 }

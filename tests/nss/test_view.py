@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -180,12 +180,36 @@ def test_a_symbolic_link_is_no_table(table_path: Path) -> None:
     assert no_table(table_path)
 
 
-def test_a_link_in_the_place_of_a_known_table_is_noticed(view: View, table_path: Path) -> None:
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere")])
+def test_what_is_no_file_in_the_place_of_a_known_table_is_noticed(
+    view: View, table_path: Path, put: Callable[[Path], object]
+) -> None:
     publish(table_path, table_bytes([VM]))
     assert view.ask("host vm-1") == "vm-1"
     table_path.rename(table_path.with_name("elsewhere"))
-    table_path.symlink_to("elsewhere")
+    put(table_path)
     wait_until_answer(view, "host vm-1", "unavailable")
+
+
+@pytest.mark.parametrize("give_away", [lambda path: os.chown(path, 1234, -1), lambda path: path.chmod(0o666)])
+def test_a_known_table_that_is_given_away_is_left_within_a_second(
+    view: View, table_path: Path, give_away: Callable[[Path], None]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    publish(table_path, table_bytes([VM]))
+    assert view.ask("host vm-1") == "vm-1"
+    give_away(table_path)
+    wait_until_answer(view, "host vm-1", "unavailable")
+
+
+def test_a_known_table_that_is_cut_behind_its_header_is_left_within_a_second(view: View, table_path: Path) -> None:
+    """What is promised: docs/reliability.md. Its slots are not touched in between."""
+    publish(table_path, table_bytes([VM]))
+    assert view.ask("host vm-1") == "vm-1"
+    os.truncate(table_path, lib.TABLE_PAGE)
+    time.sleep(CHECK_SECONDS + 0.1)  # as long as the reader may take not to see it
+    assert view.ask("host vm-1") == "unavailable"
 
 
 def test_a_directory_is_no_table(table_path: Path) -> None:
