@@ -3,7 +3,7 @@
 #   make build    build/libnss_mymachines.so.2, and .venv with the commands
 #   make demo     shows what it does, on containers made for the purpose
 #   make test     all tests
-#   make bench    what look-ups, requests and events cost
+#   make bench    what it all costs, beside what people use today; writes docs/performance.*
 #   make check    ruff, mypy, the compiler's warnings
 #   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
 #   make uninstall  takes exactly that away again
@@ -28,10 +28,12 @@ VENV := .venv
 SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
-BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
+# What it is compared with: real ones, which the bench starts on test hosts of its own.
+BENCH_PACKAGES := $(DEMO_PACKAGES) bind9-dnsutils dnsmasq-base dnsperf dbus systemd-container libnss-systemd \
+    libnss-mymachines sssd-common libnss-sss
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
-    btrfs-progs e2fsprogs xfsprogs
+    btrfs-progs e2fsprogs xfsprogs libnss-mymachines sssd-common libnss-sss
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
 ifeq ($(shell uname -m),x86_64)
@@ -51,9 +53,8 @@ demo: build demo-packages
 test: check test-packages
 	$(VENV)/bin/python -m pytest
 
-bench: build $(VENV)/.test-tools demo-packages bench-packages
-	@$(VENV)/bin/python -m tests.bench
-	@$(VENV)/bin/python -m tests.bench.dns
+bench: build $(VENV)/.bench-tools bench-packages
+	@$(VENV)/bin/python -m tests.bench --record
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
@@ -94,7 +95,11 @@ build/wheels/.made: $(VENV)/.installed $(shell find resolver -name '*.py' -o -na
 	@touch $@
 
 $(VENV)/.test-tools: $(VENV)/.installed
-	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[test]'
+	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[test,bench]'
+	@touch $@
+
+$(VENV)/.bench-tools: $(VENV)/.installed
+	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.made:
@@ -113,7 +118,7 @@ demo-packages:
 	@$(call fetch,$(DEMO_PACKAGES),the demo needs the first and leaves out what needs the others)
 
 bench-packages:
-	@$(call fetch,$(BENCH_PACKAGES),DNS is not compared without them)
+	@$(call fetch,$(BENCH_PACKAGES),nothing is compared with what is missing)
 
 test-packages:
 	@$(call fetch,$(TEST_PACKAGES),tests that need them are skipped)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""Memory of our processes, as the kernel shares it out."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tests.bench.figures import Aim, Row
+from tests.bench.peers import inside
+from tests.lab import Daemon, TestHost
+
+KB_PER_MB = 1024
+
+
+def processes(host: TestHost, daemon: Daemon) -> dict[str, int]:
+    """Name -> pid of what runs for the daemon's whole life."""
+    userdb = int(inside(host, "/run/mymachines/userdb.pid").read_text().split()[0])
+    return {"mymachinesd": daemon.pid, "mymachines-userdb": userdb}
+
+
+def proportional(pid: int) -> int:
+    """PSS, in kB: what others share is divided by the number of those that share it (proc_pid_smaps_rollup(5))."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def alone(pids: Iterable[int]) -> int:
+    """In kB, what these would take if nobody else mapped the same files: each page once.
+
+    PSS is smaller the more others run Python. Pages that two of these share are taken for the same where they are in
+    the same part of the same file.
+    """
+    private, shared = 0, defaultdict[tuple[str, ...], int](int)
+    for pid in pids:
+        part: tuple[str, ...] = ()
+        mapped: dict[tuple[str, ...], int] = defaultdict(int)
+        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+            words = line.split()
+            if not words[0].endswith(":"):      # address, rights, offset, device, inode
+                anonymous = words[4] == "0"
+                part = (str(pid), words[0]) if anonymous else (words[2], words[3], words[4])
+            elif words[0].startswith("Private_"):
+                private += int(words[1])
+            elif words[0] in ("Shared_Clean:", "Shared_Dirty:"):
+                mapped[part] += int(words[1])
+        for part, size in mapped.items():
+            shared[part] = max(shared[part], size)
+    return private + sum(shared.values())
+
+
+def memory_rows(host: TestHost, daemon: Daemon, machines: int, aim: Aim) -> Iterator[Row]:
+    pids = processes(host, daemon)
+    sizes = {name: proportional(pid) / KB_PER_MB for name, pid in pids.items()}
+    yield Row("memory of both processes (PSS)", sum(sizes.values()), "MB", machines=machines, aims=(aim,))
+    for name, size in sizes.items():
+        yield Row(f"of that, {name}", size, "MB", machines=machines)
+    yield Row("memory of both, if nobody else ran Python", alone(pids.values()) / KB_PER_MB, "MB", machines=machines)
