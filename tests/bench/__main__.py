@@ -6,6 +6,7 @@ Times are of this machine in this run; what carries over to another one are the 
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the benchmark makes hosts and containers, which needs root", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as after ^C: nothing stays behind
     wanted = {name: SECTIONS[name] for name in options.sections or SECTIONS}
     with Programs() as programs:
         settings = miniature(programs) if options.miniature else Settings(programs)

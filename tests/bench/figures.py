@@ -29,17 +29,21 @@ def times_faster(times: float) -> Aim:
 
 
 class Pairs(NamedTuple):
-    """Medians over pairs; `ratio` is the median of the pairs' ratios, ours divided by theirs: noise hits both alike."""
+    """Medians over pairs; `ratio` is the median of the pairs' ratios, ours divided by theirs: noise hits both alike.
+
+    `quietest` is the least of ours: where the machine had other work, nearest to what it would be without.
+    """
 
     ours: float
     theirs: float
     ratio: float
+    quietest: float
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[float, float]]) -> "Pairs":
         pairs = list(pairs)
         return cls(statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs),
-                   statistics.median(a / b for a, b in pairs))
+                   statistics.median(a / b for a, b in pairs), min(a for a, _ in pairs))
 
 
 def in_turns(rounds: int, ours: Callable[[], T], theirs: Callable[[], T]) -> list[tuple[T, T]]:
@@ -71,6 +75,7 @@ class Row:
     peer: str = ""
     theirs: float | None = None
     ratio: float | None = None
+    quietest: float | None = None
     p99: float | None = None
     machines: int | None = None
     aims: tuple[Aim, ...] = ()
@@ -78,7 +83,7 @@ class Row:
     @classmethod
     def of_pairs(cls, what: str, unit: str, peer: str, pairs: Pairs, *aims: Aim, p99: float | None = None,
                  machines: int | None = None) -> "Row":
-        return cls(what, pairs.ours, unit, peer, pairs.theirs, pairs.ratio, p99, machines, aims)
+        return cls(what, pairs.ours, unit, peer, pairs.theirs, pairs.ratio, pairs.quietest, p99, machines, aims)
 
     def measured(self, aim: Aim) -> float:
         value = self.ours if aim.of == "figure" else self.ratio

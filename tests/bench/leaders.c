@@ -10,17 +10,16 @@
  * configured, which somebody else has made by then: network n has the addresses 10.0.0.0 + 8 n + 2, 3 and 4, /29. Prints
  * "configured". At the end of standard input, or with its parent, it ends with all leaders.
  */
+#include "address.h"
+
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -29,7 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { IDS = 65536, NETWORK_SIZE = 8, ADDRESSES = 3 };
+enum { IDS = 65536, NETWORK_SIZE = 8, PREFIX = 29, ADDRESSES = 3 };
 
 static void fail(const char *what, long number)
 {
@@ -96,21 +95,6 @@ static pid_t make_leader(long number, int own_network, long first_id, const char
     return pid;
 }
 
-static void set_address(int sock, const char *interface, uint32_t address)
-{
-    struct ifreq request = {0};
-    struct sockaddr_in *in = (struct sockaddr_in *)&request.ifr_addr;
-
-    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface);
-    in->sin_family = AF_INET;
-    in->sin_addr.s_addr = htonl(address);
-    if (ioctl(sock, SIOCSIFADDR, &request) < 0)
-        fail(interface, (long)address);
-    in->sin_addr.s_addr = htonl((uint32_t)-NETWORK_SIZE);
-    if (ioctl(sock, SIOCSIFNETMASK, &request) < 0)
-        fail("netmask", (long)address);
-}
-
 static void bring_up(int sock, const char *interface)
 {
     struct ifreq request = {.ifr_flags = IFF_UP | IFF_RUNNING};
@@ -123,18 +107,18 @@ static void bring_up(int sock, const char *interface)
 static void configure(long network)
 {
     const int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const int kernel = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    const unsigned index = if_nametoindex("host0");
     const uint32_t base = 0x0a000000U + (uint32_t)network * NETWORK_SIZE;
-    char label[IFNAMSIZ] = "host0";
 
-    if (sock < 0)
+    if (sock < 0 || kernel < 0 || index == 0)
         fail("socket", network);
+    for (uint32_t last = 2; last < 2 + ADDRESSES; last++)
+        if (change_address(kernel, RTM_NEWADDR, index, htonl(base + last), PREFIX) != 0)
+            fail("address", network);
     bring_up(sock, "lo");
-    for (uint32_t i = 0; i < ADDRESSES; i++) {
-        if (i > 0)
-            snprintf(label, sizeof label, "host0:%u", i);
-        set_address(sock, label, base + 2 + i);
-    }
     bring_up(sock, "host0");
+    close(kernel);
     close(sock);
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory of our processes, as the kernel shares it out."""
+"""Memory and processor time of our processes, as the kernel accounts for them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -46,6 +46,12 @@ def alone(pids: Iterable[int]) -> int:
         for part, size in mapped.items():
             shared[part] = max(shared[part], size)
     return private + sum(shared.values())
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that all threads were running, which other work on the machine hardly changes (proc_pid_stat(5))."""
+    times = [path.read_text().split()[0] for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return sum(map(int, times)) / 1e9
 
 
 def memory_rows(host: TestHost, daemon: Daemon, machines: int, aim: Aim) -> Iterator[Row]:

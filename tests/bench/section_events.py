@@ -29,5 +29,5 @@ def visible_rows(settings: Settings, host: TestHost, leaders: Leaders, number: i
                                       settings.events)
     p99 = percentile(times, 99) / MILLISECOND
     yield Row("address change in a guest to visible, median", statistics.median(times) / MILLISECOND, "ms",
-              machines=leaders.count, aims=(MEDIAN,))
+              quietest=min(times) / MILLISECOND, machines=leaders.count, aims=(MEDIAN,))
     yield Row("address change in a guest to visible, 99th percentile", p99, "ms", machines=leaders.count, aims=(P99,))

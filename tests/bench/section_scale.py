@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tests.bench.figures import Row, figure
 from tests.bench.leaders import Leaders
-from tests.bench.memory import memory_rows
+from tests.bench.memory import memory_rows, processor_time
 from tests.bench.peers import machined_host
 from tests.bench.section_events import visible_rows
 from tests.bench.section_registering import register_row
@@ -44,9 +44,11 @@ def run(settings: Settings) -> Iterator[Row]:
                       machines=many)
             yield from in_parallel(settings, host, leaders)
             daemon = start(host)
+            before = processor_time(daemon.pid)
             done = settings.programs.register(host, "varlink", leaders.machines[:many])
             yield Row("registrations one after another", done.all / SECOND, "s", machines=many,
                       aims=(ONE_AFTER_ANOTHER,))
+            yield Row("of that, the daemon's processor time", processor_time(daemon.pid) - before, "s", machines=many)
             yield from memory_rows(host, daemon, many, MEMORY)
             yield from look_up(settings, host, leaders)
             yield from visible_rows(settings, host, leaders, 0)
@@ -101,8 +103,10 @@ def restarted(settings: Settings, host: TestHost, daemon: Daemon, leaders: Leade
         begin = time.monotonic()
         daemon = start(host)
         took = time.monotonic() - begin
+        used = processor_time(daemon.pid)
         seen = [reader.stop() for reader in readers]
         yield Row(f"{what}: from exec to ready", took, "s", machines=settings.many, aims=(RESTART,))
+        yield Row(f"{what}: of that, the daemon's processor time", used, "s", machines=settings.many)
         yield Row(f"{what}: look-ups that failed, of {sum(s.calls for s in seen):,}",
                   sum(s.calls - s.found for s in seen), "", machines=settings.many, aims=(NONE,))
         yield Row(f"{what}: the longest look-up", max(s.longest for s in seen) / MILLISECOND, "ms",

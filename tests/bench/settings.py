@@ -21,7 +21,7 @@ class Settings:
     """Of the many machines, those with network namespaces of their own."""
     some: int = 400
     """What systemd-machined is compared at; with more it takes minutes."""
-    events: int = 500
+    events: int = 250
     files: int = 20000
     dns_seconds: int = 5
 

@@ -18,7 +18,7 @@ from tests.bench.table import as_ratio, cells, for_terminal, number, summary, ve
 from tests.lab import TestHost
 from tests.lab.processes import is_alive, namespace
 
-ROW = Row.of_pairs("a look-up", "us", "theirs", Pairs(0.3, 0.6, 0.5), figure(0.2), times_faster(2), machines=10)
+ROW = Row.of_pairs("a look-up", "us", "theirs", Pairs(0.3, 0.6, 0.5, 0.25), figure(0.2), times_faster(2), machines=10)
 
 
 # --- arithmetic ---
@@ -26,7 +26,7 @@ ROW = Row.of_pairs("a look-up", "us", "theirs", Pairs(0.3, 0.6, 0.5), figure(0.2
 def test_pairs_are_compared_pair_by_pair() -> None:
     """A machine that is ten times slower for a while says nothing of either side."""
     pairs = Pairs.of([(1.0, 2.0), (10.0, 20.0), (1.0, 4.0)])
-    assert pairs == Pairs(1.0, 4.0, 0.5)
+    assert pairs == Pairs(1.0, 4.0, 0.5, 1.0)
 
 
 def test_who_is_first_changes() -> None:
@@ -72,7 +72,7 @@ def test_ratios_below_a_tenth_are_fractions(value: float | None, text: str) -> N
 def test_a_missed_aim_says_by_how_much() -> None:
     assert [verdict(ROW, aim) for aim in ROW.aims] == ["no: 1.5 times", "yes"]
     assert verdict(Row("failures", 3, "", aims=(figure(0),)), figure(0)) == "no: 3"
-    assert cells(ROW) == ("a look-up", "10", "0.3 us", "", "theirs", "0.6 us", "0.5", "0.2 us; ratio 0.5",
+    assert cells(ROW) == ("a look-up", "10", "0.3 us", "0.25 us", "", "theirs", "0.6 us", "0.5", "0.2 us; ratio 0.5",
                           "no: 1.5 times; yes")
     assert summary([ROW]) == "1 of 2 aims are met"
     assert "a look-up" in for_terminal([("Title", [ROW])])

@@ -6,20 +6,17 @@
  * removes it, asks until it is gone; TIMES times, with a pause in between. Prints the nanoseconds, a change a line, from
  * just before the kernel is asked; additions and removals take turns.
  */
+#include "address.h"
+
 #include <arpa/inet.h>
 #include <dlfcn.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <nss.h>
 #include <sched.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,29 +46,6 @@ static int has(host_call *look_up, const char *name, uint32_t address)
         if (found->family == AF_INET && found->addr[0] == address)
             return 1;
     return 0;
-}
-
-static int change(int kernel, int kind, int flags, unsigned index, uint32_t address)
-{
-    struct {
-        struct nlmsghdr header;
-        struct ifaddrmsg body;
-        struct {
-            struct rtattr header;
-            uint32_t address;
-        } attributes[2];
-    } message = {
-        {sizeof message, (uint16_t)kind, (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags), 1, 0},
-        {AF_INET, PREFIX, 0, 0, index},
-        {{{RTA_LENGTH(4), IFA_LOCAL}, address}, {{RTA_LENGTH(4), IFA_ADDRESS}, address}},
-    };
-    char reply[4096];
-    int error = EIO;
-
-    if (send(kernel, &message, sizeof message, 0) == (ssize_t)sizeof message &&
-        recv(kernel, reply, sizeof reply, 0) >= (ssize_t)NLMSG_LENGTH(sizeof error))
-        memcpy(&error, reply + NLMSG_HDRLEN, sizeof error);
-    return error;
 }
 
 int main(int argc, char **argv)
@@ -106,7 +80,7 @@ int main(int argc, char **argv)
 
         const double begin = now();
 
-        if (change(kernel, adding ? RTM_NEWADDR : RTM_DELADDR, adding ? NLM_F_CREATE | NLM_F_EXCL : 0, index, address)) {
+        if (change_address(kernel, adding ? RTM_NEWADDR : RTM_DELADDR, index, address, PREFIX)) {
             fprintf(stderr, "the kernel refuses the change\n");
             return 1;
         }
