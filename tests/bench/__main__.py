@@ -48,6 +48,8 @@ def main() -> int:
     unknown = set(options.sections) - set(SECTIONS)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}")
+    if options.record and options.miniature:
+        parser.error("a miniature is not worth recording")
     if os.geteuid() != 0:
         print("the benchmark makes hosts and containers, which needs root", file=sys.stderr)
         return 1

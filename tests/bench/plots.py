@@ -51,6 +51,7 @@ def bars(rows: Sequence[Row]) -> Any:
         axes.text(row.theirs, place - 0.2, f" {row.peer}", va="center", fontsize=7)
     axes.set_yticks(range(len(compared)), [row.what for row in reversed(compared)])
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("microseconds, logarithmic (green: ours)")
     return figure
 
@@ -70,6 +71,8 @@ def lines(rows: Sequence[Row]) -> Any:
         axes.plot(machines, [point.theirs for point in points], style, color=THEIRS, label=f"machined: {what}")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("machines")
     axes.set_ylabel("microseconds a record")
     axes.legend(frameon=False, fontsize=7)
@@ -90,5 +93,7 @@ def aims(rows: Sequence[Row]) -> Any:
     axes.set_yticks(range(len(shares)), [what for what, *_ in reversed(shares)], fontsize=7)
     axes.grid(axis="y", linewidth=0.3)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("measured, as a share of the aim (circle: the figure, diamond: the ratio to the peer)")
     return figure

@@ -51,7 +51,7 @@ def run(settings: Settings) -> Iterator[Row]:
             yield Row("of that, the daemon's processor time", processor_time(daemon.pid) - before, "s", machines=many)
             yield from memory_rows(host, daemon, many, MEMORY)
             yield from look_up(settings, host, leaders)
-            yield from visible_rows(settings, host, leaders, 0)
+            yield from visible_rows(settings, host, leaders, many)
             yield from beside_machined(settings, host, leaders)
             yield from restarted(settings, host, daemon, leaders)
 

@@ -12,7 +12,7 @@ from tests.bench import plots, section_lookups, section_scale
 from tests.bench.figures import Pairs, Row, figure, in_turns, percentile, ratio, times_faster
 from tests.bench.leaders import Leaders
 from tests.bench.programs import Programs
-from tests.bench.record import BEGIN, END, Section, with_table
+from tests.bench.record import BEGIN, END, PAGE, Record, Section, with_table
 from tests.bench.settings import Settings, miniature
 from tests.bench.table import as_ratio, cells, for_terminal, number, summary, verdict
 from tests.lab import TestHost
@@ -93,6 +93,11 @@ def test_the_page_keeps_what_is_outside_the_marks() -> None:
     assert "old" not in page
     assert "| a look-up | 10 | 0.3 us |" in page
     assert with_table(page, [section]) == page
+
+
+def test_the_page_is_made_from_the_record() -> None:
+    page = PAGE.read_text()
+    assert with_table(page, list(Record.read().sections.values())) == page
 
 
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
