@@ -34,6 +34,10 @@ SECTIONS: dict[str, ModuleType] = {
 }
 
 
+ERROR_LENGTH = 2000
+"""Of a failure, what is shown: a daemon's log of ten thousand machines is in it."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION",
@@ -55,21 +59,22 @@ def main() -> int:
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as after ^C: nothing stays behind
     wanted = {name: SECTIONS[name] for name in options.sections or SECTIONS}
+    failed: list[str] = []
     with Programs() as programs:
         settings = miniature(programs) if options.miniature else Settings(programs)
         changes = {name: value for name in ("many", "networks", "rounds") if (value := getattr(options, name))}
-        sections = [measure(name, module, settings.but(**changes)) for name, module in wanted.items()]
+        sections = [measure(name, module, settings.but(**changes), failed) for name, module in wanted.items()]
     print("\n" + for_terminal((section.title, section.rows) for section in sections))
     print("\n" + summary(row for section in sections for row in section.rows))
-    if options.record:
+    if options.record and not failed:
         record = Record.read()
         record.update(sections)
         record.write()
-    return 0
+    return 1 if failed else 0
 
 
-def measure(name: str, module: ModuleType, settings: Settings) -> Section:
-    """Says each row as it comes: the whole takes some minutes."""
+def measure(name: str, module: ModuleType, settings: Settings, failed: list[str]) -> Section:
+    """Says each row as it comes: the whole takes some minutes. A section that fails keeps the rows before."""
     run: Callable[[Settings], Iterator[Row]] = module.run
     begin, load, rows = time.monotonic(), os.getloadavg()[0], []
     try:
@@ -79,6 +84,9 @@ def measure(name: str, module: ModuleType, settings: Settings) -> Section:
                   flush=True)
     except Unavailable as reason:
         print(f"{name}: left out from here on: {reason}", file=sys.stderr)
+    except AssertionError as error:
+        print(f"{name}: failed: {str(error)[:ERROR_LENGTH]}", file=sys.stderr)
+        failed.append(name)
     return Section(name, module.TITLE, rows, time.monotonic() - begin, load)
 
 

@@ -40,8 +40,9 @@ def run(settings: Settings) -> Iterator[Row]:
     with TestHost(run_size="1g") as host:
         begin = time.monotonic()
         with Leaders(settings.programs, host, many + 1, settings.networks, units=True) as leaders:
-            yield Row(f"making leaders, {leaders.networks:,} with networks of their own", time.monotonic() - begin, "s",
-                      machines=many)
+            in_these = leaders.apart - leaders.networks
+            yield Row(f"making leaders: {leaders.networks:,} with networks of their own, {in_these:,} in one of these",
+                      time.monotonic() - begin, "s", machines=many)
             yield from in_parallel(settings, host, leaders)
             daemon = start(host)
             before = processor_time(daemon.pid)
