@@ -30,7 +30,7 @@ def aim_text(row: Row, aim: Aim) -> str:
 def verdict(row: Row, aim: Aim) -> str:
     if row.met(aim):
         return "yes"
-    times = f"{row.measured(aim) / aim.at_most:.2g} times" if aim.at_most else number(row.measured(aim), row.unit)
+    times = f"{number(row.measured(aim) / aim.at_most)} times" if aim.at_most else number(row.measured(aim), row.unit)
     return f"no: {times}"
 
 
