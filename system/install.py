@@ -65,7 +65,7 @@ class Layout(NamedTuple):
         if self.prefix != Path("/usr"):     # a package has no files in /usr/local
             yield system / "dbus-activation.service", Path(DBUS_SERVICES, "org.freedesktop.machine1.service")
         yield system / "polkit.policy", Path(POLKIT_ACTIONS, "mymachines.policy")
-        for document in sorted((PROJECT / "docs").glob("*.md")):
+        for document in sorted(path for path in (PROJECT / "docs").iterdir() if path.suffix in (".md", ".svg")):
             yield document, self.prefix / "share/doc/mymachines" / document.name
 
     def links(self) -> Iterator[tuple[Path, Path]]:
