@@ -12,7 +12,7 @@ from tests.bench.leaders import Leaders
 from tests.bench.memory import memory_rows, processor_time
 from tests.bench.peers import machined_host
 from tests.bench.section_events import visible_rows
-from tests.bench.section_registering import register_row
+from tests.bench.section_registering import register_rows
 from tests.bench.settings import Settings
 from tests.lab import Daemon, TestHost
 
@@ -23,7 +23,7 @@ SECOND, MILLISECOND, MICROSECOND = 1e9, 1e6, 1e3
 
 ONE_AFTER_ANOTHER = figure(15)
 IN_PARALLEL = figure(8)
-REGISTER_MS = 2.0
+REGISTER = figure(2)
 RESTART = figure(2)
 NONE = figure(0)
 MEMORY = figure(112)
@@ -53,7 +53,7 @@ def run(settings: Settings) -> Iterator[Row]:
             yield from memory_rows(host, daemon, many, MEMORY)
             yield from look_up(settings, host, leaders)
             yield from visible_rows(settings, host, leaders, many)
-            yield from beside_machined(settings, host, leaders)
+            yield from beside_machined(settings, host, daemon, leaders)
             yield from restarted(settings, host, daemon, leaders)
 
 
@@ -85,11 +85,12 @@ def look_up(settings: Settings, host: TestHost, leaders: Leaders) -> Iterator[Ro
                   p99=statistics.median(run.p99 for run in runs) / MICROSECOND, machines=settings.many)
 
 
-def beside_machined(settings: Settings, host: TestHost, leaders: Leaders) -> Iterator[Row]:
+def beside_machined(settings: Settings, host: TestHost, daemon: Daemon, leaders: Leaders) -> Iterator[Row]:
     with machined_host() as theirs:
         done = settings.programs.register(theirs, "dbus", leaders.machines[:settings.many])
         yield Row("machined: registrations one after another", done.all / SECOND, "s", machines=settings.many)
-        yield register_row(settings, host, theirs, leaders.machines[settings.many], settings.many, REGISTER_MS)
+        yield from register_rows(settings, host, daemon, theirs, leaders.machines[settings.many], settings.many,
+                                 REGISTER)
 
 
 def restarted(settings: Settings, host: TestHost, daemon: Daemon, leaders: Leaders) -> Iterator[Row]:
