@@ -12,9 +12,9 @@
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
 # packages by pip, as its configuration says; where Debian's packages are missing, root gets them by apt-get and anybody
 # else is told what to install. `make test` and `make bench` install real clients and servers: Debian's libnss-systemd,
-# libnss-mymachines and libnss-sss then add themselves to /etc/nsswitch.conf. On a host that runs systemd, services and sockets that come with these (bind9, knot, libvirtd) run
-# until all is installed, and are then stopped and disabled, for tests start their own; timers and machines.target stay.
-# Another service manager keeps what it starts.
+# libnss-mymachines and libnss-sss then add themselves to /etc/nsswitch.conf. On a host that runs systemd, services and
+# sockets that come with these (bind9, knot, libvirtd, sssd) run until all is installed, and are then stopped and disabled,
+# for tests start their own; timers and machines.target stay. Another service manager keeps what it starts.
 #
 # PYTHON chooses the interpreter of a new .venv; CC, CFLAGS and LDFLAGS are honoured. LIBDIR is the shim's folder, and
 # DESTDIR is put before every path that is written to: nothing outside it is then touched or told.
