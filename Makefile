@@ -3,7 +3,7 @@
 #   make build    build/libnss_mymachines.so.2, and .venv with the commands
 #   make demo     shows what it does, on containers made for the purpose
 #   make test     all tests
-#   make bench    what look-ups, requests and events cost
+#   make bench    what it all costs, beside what people use today; writes docs/performance.*
 #   make soak     hostile input, faults and load, for a long time
 #   make check    ruff, mypy, the compiler's warnings
 #   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
@@ -14,10 +14,11 @@
 #
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
 # packages by pip, as its configuration says; where Debian's packages are missing, root gets them by apt-get and anybody
-# else is told what to install. `make test` installs real clients and servers: Debian's libnss-systemd then adds itself to
-# /etc/nsswitch.conf. On a host that runs systemd, services and sockets that come with these (bind9, knot, libvirtd, nscd) run
-# until all is installed, and are then stopped and disabled, for tests start their own; timers and machines.target stay.
-# Another service manager keeps what it starts.
+# else is told what to install. `make test` and `make bench` install real clients and servers: Debian's libnss-systemd,
+# libnss-mymachines and libnss-sss then add themselves to /etc/nsswitch.conf. On a host that runs systemd, services and
+# sockets that come with these (bind9, knot, libvirtd, nscd, prometheus, sssd) run until all is installed, and are then
+# stopped and disabled, for tests start their own; timers and machines.target stay. Another service manager keeps what it
+# starts.
 #
 # PYTHON chooses the interpreter of a new .venv; CC, CFLAGS and LDFLAGS are honoured. LIBDIR is the shim's folder, and
 # DESTDIR is put before every path that is written to: nothing outside it is then touched or told.
@@ -32,11 +33,14 @@ SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
 DEB_PACKAGES := build-essential debhelper help2man lintian python3-cffi python3-dev python3-packaging python3-setuptools
-DEB_PACKAGES += $(shell apt-cache pkgnames python3-varlink >/dev/null 2>&1 && test "$$(cut -d. -f1 /etc/debian_version)"     != 12 && echo python3-dnspython python3-varlink)
-BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
+DEB_PACKAGES += $(shell apt-cache pkgnames python3-varlink >/dev/null 2>&1 && test "$$(cut -d. -f1 /etc/debian_version)" != 12 && echo python3-dnspython python3-varlink)
+# What it is compared with: real ones, which the bench starts on test hosts of its own.
+PEER_PACKAGES := libnss-mymachines libnss-sss sssd-common
+BENCH_PACKAGES := $(DEMO_PACKAGES) bind9-dnsutils dnsmasq-base dnsperf dbus systemd-container libnss-systemd \
+    $(PEER_PACKAGES)
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
-    btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd apparmor
+    btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd apparmor $(PEER_PACKAGES)
 # the shim's fuzzers
 TEST_PACKAGES += clang libclang-rt-dev
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
@@ -60,9 +64,8 @@ demo: build demo-packages
 test: check test-packages
 	$(VENV)/bin/python -m pytest
 
-bench: build $(VENV)/.test-tools demo-packages bench-packages
-	@$(VENV)/bin/python -m tests.bench
-	@$(VENV)/bin/python -m tests.bench.dns
+bench: build $(VENV)/.bench-tools bench-packages
+	@$(VENV)/bin/python -m tests.bench --record
 
 # One after the other, each ends by itself; docs/reliability.md has what they found.
 soak: build $(VENV)/.test-tools test-packages soak-tools
@@ -135,7 +138,11 @@ build/deb/bundled/.made: $(VENV)/.made pyproject.toml
 	@touch $@
 
 $(VENV)/.test-tools: $(VENV)/.installed
-	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[test]'
+	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[test,bench]'
+	@touch $@
+
+$(VENV)/.bench-tools: $(VENV)/.installed
+	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.made:
@@ -154,7 +161,7 @@ demo-packages:
 	@$(call fetch,$(DEMO_PACKAGES),the demo needs the first and leaves out what needs the others)
 
 bench-packages:
-	@$(call fetch,$(BENCH_PACKAGES),DNS is not compared without them)
+	@$(call fetch,$(BENCH_PACKAGES),nothing is compared with what is missing)
 
 deb-packages:
 	@$(call fetch,$(DEB_PACKAGES),no packages are made without them)

@@ -81,7 +81,8 @@ class Layout(NamedTuple):
             yield system / "dbus-activation.service", Path(DBUS_SERVICES, "org.freedesktop.machine1.service")
         yield system / "polkit.policy", Path(POLKIT_ACTIONS, "mymachines.policy")
         yield system / "apparmor-nameservice", Path(APPARMOR_NAMESERVICE, "mymachines")
-        for document in sorted((*(PROJECT / "docs").glob("*.md"), *(PROJECT / "docs").glob("*.json"))):
+        documents = (path for path in (PROJECT / "docs").iterdir() if path.suffix in (".md", ".svg", ".json"))
+        for document in sorted(documents):
             yield document, self.prefix / "share/doc/mymachines" / document.name
         for page in sorted((PROJECT / "docs/man").glob("*.[1-9]")):
             yield page, self.prefix / f"share/man/man{page.suffix[1:]}" / page.name
