@@ -3,18 +3,22 @@
 #   make build    build/libnss_mymachines.so.2, and .venv with the commands
 #   make demo     shows what it does, on containers made for the purpose
 #   make test     all tests
-#   make bench    what look-ups, requests and events cost
+#   make bench    what it all costs, beside what people use today; writes docs/performance.*
+#   make soak     hostile input, faults and load, for a long time
 #   make check    ruff, mypy, the compiler's warnings
 #   make install  what `make build` made, into PREFIX, /usr/local unless you say otherwise
 #   make uninstall  takes exactly that away again
+#   make deb      Debian packages, in build/deb, for the Debian that it runs on
+#   make dist     a source distribution and a wheel for pip, in build/dist
 #   make clean    removes what these made, .venv too
 #
 # On a fresh machine these need python3, a C compiler with libc's headers, and make. All else they fetch: Python's
 # packages by pip, as its configuration says; where Debian's packages are missing, root gets them by apt-get and anybody
-# else is told what to install. `make test` installs real clients and servers: Debian's libnss-systemd then adds itself to
-# /etc/nsswitch.conf. On a host that runs systemd, services and sockets that come with these (bind9, knot, libvirtd) run
-# until all is installed, and are then stopped and disabled, for tests start their own; timers and machines.target stay.
-# Another service manager keeps what it starts.
+# else is told what to install. `make test` and `make bench` install real clients and servers: Debian's libnss-systemd,
+# libnss-mymachines and libnss-sss then add themselves to /etc/nsswitch.conf. On a host that runs systemd, services and
+# sockets that come with these (bind9, knot, libvirtd, nscd, prometheus, sssd) run until all is installed, and are then
+# stopped and disabled, for tests start their own; timers and machines.target stay. Another service manager keeps what it
+# starts.
 #
 # PYTHON chooses the interpreter of a new .venv; CC, CFLAGS and LDFLAGS are honoured. LIBDIR is the shim's folder, and
 # DESTDIR is put before every path that is written to: nothing outside it is then touched or told.
@@ -28,19 +32,28 @@ VENV := .venv
 SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
-BENCH_PACKAGES := bind9-dnsutils dnsmasq-base dnsperf
+DEB_PACKAGES := build-essential debhelper help2man lintian python3-cffi python3-dev python3-packaging python3-setuptools
+DEB_PACKAGES += $(shell apt-cache pkgnames python3-varlink >/dev/null 2>&1 && test "$$(cut -d. -f1 /etc/debian_version)" != 12 && echo python3-dnspython python3-varlink)
+# What it is compared with: real ones, which the bench starts on test hosts of its own.
+PEER_PACKAGES := libnss-mymachines libnss-sss sssd-common
+BENCH_PACKAGES := $(DEMO_PACKAGES) bind9-dnsutils dnsmasq-base dnsperf dbus systemd-container libnss-systemd \
+    $(PEER_PACKAGES)
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
-    btrfs-progs e2fsprogs xfsprogs curl prometheus
+    btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd apparmor $(PEER_PACKAGES)
+# the shim's fuzzers
+TEST_PACKAGES += clang libclang-rt-dev
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
 TEST_PACKAGES += $(firstword $(shell apt-cache pkgnames libvirt-daemon-driver-network 2>/dev/null) libvirt-daemon)
+TEST_PACKAGES += $(DEB_PACKAGES)
 ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += gcc-multilib
 endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test bench check install uninstall clean demo-packages bench-packages test-packages
+.PHONY: build demo test bench soak soak-tools check install uninstall deb dist clean demo-packages bench-packages \
+    deb-packages test-packages
 .NOTPARALLEL:
 
 build: $(SHIM) $(VENV)/.installed
@@ -51,9 +64,22 @@ demo: build demo-packages
 test: check test-packages
 	$(VENV)/bin/python -m pytest
 
-bench: build $(VENV)/.test-tools demo-packages bench-packages
-	@$(VENV)/bin/python -m tests.bench
-	@$(VENV)/bin/python -m tests.bench.dns
+bench: build $(VENV)/.bench-tools bench-packages
+	@$(VENV)/bin/python -m tests.bench --record
+
+# One after the other, each ends by itself; docs/reliability.md has what they found.
+soak: build $(VENV)/.test-tools test-packages soak-tools
+	$(VENV)/bin/python -m tests.fuzz.shim --runs 10000000
+	$(VENV)/bin/python -m tests.soak.consistency --seconds 60
+	$(VENV)/bin/python -m tests.soak.kill --times 750
+	$(VENV)/bin/python -m tests.soak.kill --times 250 --without-pidfd-ids
+	$(VENV)/bin/python -m tests.soak.protocols
+	$(VENV)/bin/python -m tests.soak.callers
+	$(VENV)/bin/python -m tests.dns.fuzz
+
+# Not every Python and machine has a wheel of atheris, and to build it takes LLVM: then its jobs say that they do without.
+soak-tools: $(VENV)/.test-tools
+	-$(VENV)/bin/pip install -q --only-binary=atheris 'atheris>=3'
 
 check: build $(VENV)/.test-tools
 	$(VENV)/bin/ruff check .
@@ -70,6 +96,17 @@ install: $(SHIM) build/wheels/.made
 
 uninstall:
 	$(PYTHON) -I system/install.py uninstall --prefix='$(PREFIX)' --libdir='$(LIBDIR)' --destdir='$(DESTDIR)'
+
+# Debian's tools work on a copy with debian/bundled in it, what Debian may lack: only this line fetches Python's packages.
+deb: deb-packages build/deb/bundled/.made
+	$(VENV)/bin/python -I system/deb.py --bundled=build/deb/bundled
+
+# The sdist is whole: what it is unpacked to builds, tests and packages itself.
+dist: $(VENV)/.installed
+	rm -rf build/dist build/lib
+	$(VENV)/bin/pip install -q build
+	$(VENV)/bin/python -m build --no-isolation --outdir=build/dist . >build/dist.log || { cat build/dist.log >&2; exit 1; }
+	@ls build/dist/*
 
 clean:
 	rm -rf build $(VENV) *.egg-info resolver/_table*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -93,8 +130,19 @@ build/wheels/.made: $(VENV)/.installed $(shell find resolver -name '*.py' -o -na
 	$(VENV)/bin/pip wheel -q --no-build-isolation --wheel-dir=$(@D) .
 	@touch $@
 
+# All but cffi: Debian has it, and it is no pure Python.
+build/deb/bundled/.made: $(VENV)/.made pyproject.toml
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(VENV)/bin/python -c 'import tomllib; print("\n".join(each for each in tomllib.load(open("pyproject.toml", "rb"))	    ["project"]["dependencies"] if not each.startswith("cffi")))' >$(@D).txt
+	$(VENV)/bin/pip install -q --no-compile --only-binary=:all: --target=$(@D) --requirement=$(@D).txt
+	@touch $@
+
 $(VENV)/.test-tools: $(VENV)/.installed
-	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[test]'
+	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[test,bench]'
+	@touch $@
+
+$(VENV)/.bench-tools: $(VENV)/.installed
+	$(VENV)/bin/pip install -q --no-build-isolation --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.made:
@@ -113,7 +161,10 @@ demo-packages:
 	@$(call fetch,$(DEMO_PACKAGES),the demo needs the first and leaves out what needs the others)
 
 bench-packages:
-	@$(call fetch,$(BENCH_PACKAGES),DNS is not compared without them)
+	@$(call fetch,$(BENCH_PACKAGES),nothing is compared with what is missing)
+
+deb-packages:
+	@$(call fetch,$(DEB_PACKAGES),no packages are made without them)
 
 test-packages:
 	@$(call fetch,$(TEST_PACKAGES),tests that need them are skipped)

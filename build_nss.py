@@ -30,8 +30,8 @@ SHIM_NAME = "libnss_mymachines.so.2"
 
 READER = ["table.c", "slot.c", "view.c", "answer.c"]
 SHIM_SOURCES = [*READER, "ask.c", "look_up.c", "pack.c", "hosts.c", "users.c", "groups.c"]
-EXTENSION_SOURCES = [*READER, "view_heap.c", "names.c", "datagrams.c"]
-CDEF_HEADERS = ["table.h", "answer.h", "view.h", "names.h", "datagrams.h"]
+EXTENSION_SOURCES = [*READER, "view_heap.c", "names.c", "datagrams.c", "attributes.c"]
+CDEF_HEADERS = ["table.h", "answer.h", "view.h", "names.h", "datagrams.h", "attributes.h"]
 
 # 64-bit offsets and times also where programs are of 32 bits: a table's inode number may need them.
 MACROS = [("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64"), ("_TIME_BITS", "64")]
@@ -100,7 +100,8 @@ def make_ffibuilder(root: str = "") -> Any:
     builder = FFI()
     builder.cdef("\n".join(cdef_text(header) for header in CDEF_HEADERS))
     # cffi's generated code, which follows these lines, leaves parameters unused; ours is compiled with every warning.
-    preamble = '#include "names.h"\n#include "datagrams.h"\n#pragma GCC diagnostic ignored "-Wunused-parameter"\n'
+    includes = "".join(f'#include "{header}"\n' for header in CDEF_HEADERS)
+    preamble = f'{includes}#pragma GCC diagnostic ignored "-Wunused-parameter"\n'
     builder.set_source(
         "resolver._table",
         preamble,

@@ -12,6 +12,10 @@
  * container that has /run/mymachines bind-mounted), that root shows as the overflow uid, like everybody else who is not
  * mapped; taking it for root would be taking anybody for root. Such a process gets no table, and by the same rule no
  * daemon.
+ *
+ * The first look-up of a process. `ls` and `id` look up one name and end, and two thirds of what that costs are page
+ * faults and system calls. So libc is entered in few places: sysconf(3), fstat(2)'s empty path, memcmp(3) are a fault
+ * each, where the program has not been there before. What the page size is need not be asked: MAP_ALIGN is no less.
  */
 #include "view.h"
 
@@ -19,18 +23,27 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#define MAP_ALIGN 65536u         /* the largest page of any architecture that glibc runs on */
+
+/* Of a file of this size, what is mapped; the last of it is beyond the file's end, and never touched. */
+static size_t mapped_size(uint32_t size)
+{
+    return ((size_t)size + MAP_ALIGN - 1) / MAP_ALIGN * MAP_ALIGN;
+}
 
 static bool header_is_sound(struct map *map)
 {
     const struct table_header *header = map->header;
 
-    if (memcmp(header->magic, TABLE_MAGIC, sizeof header->magic) != 0)
-        return false;
+    for (size_t i = 0; i < sizeof header->magic; i++)
+        if (header->magic[i] != (uint8_t)TABLE_MAGIC[i])
+            return false;
     if (header->layout != TABLE_LAYOUT || header->file_size != map->size)
         return false;
     /* Kept in the map, so that no later damage to the header moves a slot out of the file. */
@@ -47,63 +60,66 @@ static bool header_is_sound(struct map *map)
     return __atomic_load_n(&header->retired, __ATOMIC_ACQUIRE) == 0;
 }
 
-static void unmap(struct map *map)
+void unmap(struct map *map)
 {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    munmap((void *)map->header, mapped_size(map->size) + MAP_ALIGN);
+}
 
-    munmap(map, page + map->size);
+/* A regular file of the owner's, who alone may write to it. */
+static bool is_owners(const struct stat *st, uint32_t owner)
+{
+    return S_ISREG(st->st_mode) && st->st_uid == owner && (st->st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
 static struct map *map_file(int fd, uint32_t owner)
 {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     struct stat st;
 
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != owner || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    if (fstatat(fd, "", &st, AT_EMPTY_PATH) != 0 || !is_owners(&st, owner))
         return NULL;
     if (st.st_size < TABLE_PAGE || st.st_size > TABLE_SIZE_MAX)
         return NULL;
 
-    /* Reserve both places at once: mapping the file over our own reserve cannot hit what another thread maps. PROT_NONE,
-     * so that neither mlockall(MCL_FUTURE) nor strict overcommit makes the reserve cost memory. */
-    const size_t size = (size_t)st.st_size;
-    char *place = mmap(NULL, page + size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* Both places at once: what then lies over the second cannot hit what another thread maps. */
+    const size_t size = mapped_size((uint32_t)st.st_size);
+    char *file = mmap(NULL, size + MAP_ALIGN, PROT_READ, MAP_SHARED, fd, 0);
 
-    if (place == MAP_FAILED)
+    if (file == MAP_FAILED)
         return NULL;
 
-    struct map *map = (struct map *)place;
-    void *file = MAP_FAILED;
+    struct map *map = mmap(file + size, MAP_ALIGN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+                           0);
 
-    if (mprotect(place, page, PROT_READ | PROT_WRITE) == 0)
-        file = mmap(place + page, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
-    if (file != MAP_FAILED) {
-        *map = (struct map){.header = file, .size = (uint32_t)size, .device = st.st_dev, .inode = st.st_ino};
-        if (header_is_sound(map) && mprotect(place, page, PROT_READ) == 0)
+    if (map != MAP_FAILED) {
+        *map = (struct map){
+            .header = (const void *)file, .size = (uint32_t)st.st_size, .device = st.st_dev, .inode = st.st_ino};
+        if (header_is_sound(map) && mprotect(map, MAP_ALIGN, PROT_READ) == 0)
             return map;
     }
-    munmap(place, page + size);
+    munmap(file, size + MAP_ALIGN);
     return NULL;
 }
 
+/* open(2) and close(2) are points where a thread may be cancelled, and would leave a descriptor behind; the system
+ * calls by themselves are not. O_NONBLOCK: were it a fifo or a device, open() must not wait or act. */
 static struct map *map_path(const struct view *view)
 {
-    /* O_NONBLOCK: were it a fifo or a device, open() must not wait or act. */
-    const int fd = open(view->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    const int fd = (int)syscall(SYS_openat, AT_FDCWD, view->path,
+                                O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 
     if (fd < 0)
         return NULL;
 
     struct map *map = map_file(fd, view->owner);
 
-    close(fd);
+    syscall(SYS_close, fd);
     return map;
 }
 
 /* Lets go of a map's file under readers; see the top. Where this fails, the file stays pinned and nothing else. */
 static void release(struct map *map)
 {
-    mmap((void *)map->header, map->size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    mmap((void *)map->header, mapped_size(map->size), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 static const struct map *exchange(struct view *view, struct map *old, struct map *fresh)
@@ -129,25 +145,28 @@ static enum path_shows look_at_path(const struct view *view, const struct map *m
     if (lstat(view->path, &st) == 0) {
         const bool same = st.st_dev == map->device && st.st_ino == map->inode && st.st_size == (off_t)map->size;
 
-        return same ? THIS_FILE : ANOTHER_FILE;
+        return same && is_owners(&st, view->owner) ? THIS_FILE : ANOTHER_FILE;
     }
     /* Any other error (a sandbox, no memory) says nothing about the file. */
     return errno == ENOENT || errno == ENOTDIR ? NO_FILE : THIS_FILE;
 }
 
-/* The rare part: opens and closes files, so the thread must not be cancelled half-way. errno is the caller's to keep. */
-static __attribute__((noinline)) const struct map *look_again(struct view *view, struct map *map, bool retired)
+static bool is_retired(const struct map *map)
+{
+    return __atomic_load_n(&map->header->retired, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* The rare part. errno is the caller's to keep. */
+static __attribute__((noinline)) const struct map *look_again(struct view *view, struct map *map)
 {
     enum path_shows shows = ANOTHER_FILE;
     const struct map *result = NULL;
-    int cancel_state;
 
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     if (map != NULL)
         shows = look_at_path(view, map);
     if (shows == THIS_FILE) {
         /* Retired and still there: its daemon is going, and whoever comes makes a new one. */
-        result = retired ? NULL : map;
+        result = is_retired(map) ? NULL : map;
     } else {
         struct map *fresh = shows == ANOTHER_FILE ? map_path(view) : NULL;
 
@@ -156,7 +175,6 @@ static __attribute__((noinline)) const struct map *look_again(struct view *view,
         if (fresh != NULL || map != NULL)
             result = exchange(view, map, fresh);
     }
-    pthread_setcancelstate(cancel_state, NULL);
     return result;
 }
 
@@ -176,11 +194,9 @@ const struct map *view_map(struct view *view)
     struct map *map = __atomic_load_n(&view->map, __ATOMIC_ACQUIRE);
 
     if (map == NULL)
-        return look_again(view, NULL, false);
-
-    const bool retired = __atomic_load_n(&map->header->retired, __ATOMIC_ACQUIRE) != 0;
-
-    if (retired || check_is_due(view))
-        return look_again(view, map, retired);
+        return look_again(view, NULL);
+    /* First the path and only then the map: the file may have been cut short since, and reading what is gone is fatal. */
+    if (check_is_due(view) || is_retired(map))
+        return look_again(view, map);
     return map;
 }

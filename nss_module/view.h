@@ -27,7 +27,7 @@ enum answer_result answer_from_view(struct view *view, const struct question *qu
 
 #define TABLE_CHECK_MS 1000u     /* how old an orderly stop or a new file may be before it is noticed */
 
-/* Lies in a read-only anonymous page just below the file's mapping: no malloc, and no stray write of the program whose
+/* Lies in a read-only anonymous page just behind the file's mapping: no malloc, and no stray write of the program whose
  * guests we are can turn it against us. */
 struct map {
     const struct table_header *header;
@@ -48,5 +48,8 @@ struct view {
 /* The table that the path shows, at most TABLE_CHECK_MS ago; NULL: none. The map stays readable for ever, but the
  * caller must test the header's `layout` after it has read: a released map is all zeros. */
 const struct map *view_map(struct view *view);
+
+/* Takes away a map that nobody else uses. */
+void unmap(struct map *map);
 
 #endif

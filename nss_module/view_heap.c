@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 struct view *view_new(const char *path, uint32_t owner)
 {
@@ -27,7 +25,7 @@ void view_free(struct view *view)
     if (view == NULL)
         return;
     if (view->map != NULL)
-        munmap(view->map, (size_t)sysconf(_SC_PAGESIZE) + view->map->size);
+        unmap(view->map);
     free((char *)view->path);
     free(view);
 }

@@ -117,5 +117,9 @@ class Lib:
     def datagrams_send(self, fd: int, batch: CData, count: int) -> int: ...
     def datagram_send(self, fd: int, peer: CData, data: bytes | CData, length: int) -> int: ...
 
+    # attributes.h
+    ATTRIBUTE_TYPES: Final[int]
+    def attributes_find(self, payload: bytes, size: int, at: int, wanted: int, found: CData) -> int: ...
+
 ffi: Final[FFI]
 lib: Final[Lib]

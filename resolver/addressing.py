@@ -7,6 +7,7 @@ Whatever changed, the outcome is a Machine with other addresses, handed to `upda
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,10 @@ from resolver.host.reach import HostChange, Prefix, Reach
 
 ADDRESSES_SECONDS = 1.0
 """For the kernel to list a machine's addresses, before registration goes on without them; it takes 0.1 ms each."""
+
+RESTORED_SECONDS = 10.0
+"""The same for a machine of before, whose addresses the table still has: nobody waits for it but the next
+registrations, and a start on a busy host, or while its kernel is busy with links, is not to take them away."""
 
 TURN_SECONDS = 0.004
 """Of choosing addresses anew, before others have their turn."""
@@ -111,9 +116,11 @@ class Followed:
         if address.source is AddressSource.GUEST:
             return "" if self.watcher is None else self.watcher.interface_name(address.ifindex)
         try:
-            return socket.if_indextoname(address.ifindex)
+            name = socket.if_indextoname(address.ifindex)
         except OSError:
             return ""  # it has just gone
+        # The kernel takes nearly any bytes for a name. Answers are text.
+        return os.fsencode(name).decode(errors="replace")
 
 
 class Addressing:
@@ -139,14 +146,16 @@ class Addressing:
         if self._choosing is not None:
             self._choosing.cancel()
 
-    async def follow(self, machine: Machine, process: Process) -> Followed:
-        """Follow a machine that is to be registered; its first addresses are known when this returns."""
+    async def follow(self, machine: Machine, process: Process, restored: bool = False) -> Followed:
+        """Follow a machine that is to be registered, or was; its first addresses are known when this returns."""
         followed = Followed(machine.name, process)
         key = name_key(machine.name)
         try:
             followed.watcher = await AddressWatcher.open(
                 machine.name, process, self._opener, lambda _: self._on_change(key))
-            await asyncio.wait_for(followed.watcher.known.wait(), ADDRESSES_SECONDS)
+            if not followed.watcher.known.is_set():  # the kernel has mostly answered by now
+                patience = RESTORED_SECONDS if restored else ADDRESSES_SECONDS
+                await asyncio.wait_for(followed.watcher.known.wait(), patience)
         except (OSError, NoSuchProcess) as error:
             # A machine without addresses still has users, and can be terminated. Later ones are still told of.
             _log.warning("The addresses of machine %s are not known: %s", machine.name,
@@ -182,7 +191,10 @@ class Addressing:
         except (OSError, NetlinkError, NoSuchProcess) as error:
             _log.warning("The way to machine %s is not known: %s", machine.name, error)
             followed.verdicts, followed.reach = (), None
-        return replace(machine, addresses=addresses, chosen=given(followed.verdicts))
+        chosen = given(followed.verdicts)
+        if (addresses, chosen) == (machine.addresses, machine.chosen):
+            return machine
+        return replace(machine, addresses=addresses, chosen=chosen)
 
     def _look_from_outside(self, key: str, followed: Followed, interfaces: tuple[int, ...]) -> None:
         """Those that do not list their addresses; and the ports of bridges, since others there may claim theirs."""

@@ -4,6 +4,7 @@
 import argparse
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -168,7 +169,11 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     # Before addresses are chosen: no change of the host's routes comes between.
     host_watcher = HostWatcher(manager.host_changed)
     await apply(settings)
+    gc.disable()
     await manager.restore()
+    # What was found stays for long, and is in no circle: the collector need not look through it, neither now nor later.
+    gc.freeze()
+    gc.enable()
     machines.take_over(registry)
     try:
         # A VM that was known before has its addresses again before anybody reads of it.
@@ -218,7 +223,8 @@ def log_level(name: str) -> int:
 
 def varlink_limits(settings: Settings) -> Limits:
     connections = settings.connections
-    return Limits(connections.maximum, connections.per_user, connections.reserved_for_root)
+    return Limits(connections=connections.maximum, connections_by_uid=connections.per_user,
+                  reserved_for_root=connections.reserved_for_root)
 
 
 def address_sources(settings: Settings) -> frozenset[AddressSource]:

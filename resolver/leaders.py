@@ -22,6 +22,8 @@ def find(wanted: ProcessId | None, subject: Subject) -> Process:
 
 def _named(wanted: ProcessId) -> Process:
     with closing_on_error(Process.open(wanted.pid)) as process:
+        if wanted == ProcessId(wanted.pid):
+            return process  # nothing was said that could be compared
         now = process.identity()
         for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.start_time, now.start_time),
                            (wanted.boot_id, now.boot_id)):

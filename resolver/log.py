@@ -24,6 +24,9 @@ def setup(program: str, level: int = logging.INFO) -> None:
         handler.setFormatter(_JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter(f"{program}: %(levelname)s: %(message)s"))
+    # What no line of ours says is not found out for each: where it was logged from, by whom (logging, "Optimization").
+    logging._srcfile = None  # noqa: SLF001 - as its manual has it
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

@@ -28,18 +28,23 @@ from resolver.core.names import alias_of, check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import MACHINES_MAX, Change, Entry, Registry
 from resolver.guest.metadata import GuestFiles
+from resolver.host.exits import Exits
 from resolver.host.kill import is_shared_unit, kill_all
 from resolver.host.links import HostLinks
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import NoSuchProcess, Process
 from resolver.host.reach import HostChange
 from resolver.host.state_files import StateFiles
+from resolver.state_keeper import StateKeeper
 from resolver.units import UnitProperty, Units
 
 MAP_RETRY_FIRST_SECONDS = 0.01
 MAP_RETRY_LAST_SECONDS = 30.0
 """While a machine's id map is still empty it is read again, at growing intervals, in all for about a minute: a manager
 writes it within moments of making the namespace, and the kernel tells nobody."""
+
+RIVALS_TOLD_MAX = 8
+"""Named in the log: LXC gives all its containers one map."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +67,8 @@ class Explanation:
     entry: Entry
     network: Network
     addresses: tuple[Explained, ...]
+    rivals: tuple[str, ...] = ()
+    """Machines that were there before and have some of its ids, which keep their names."""
 
 
 class Manager:
@@ -77,11 +84,12 @@ class Manager:
         """Reads what only a guest's files tell."""
         self.machines_max = MACHINES_MAX
         """No more are taken in; those that are there stay."""
-        self._states = states
+        self._states = StateKeeper(states, registry)
         self._authority = authority
         self._units = units
         self._listeners = list(listeners)
         self._held: dict[str, Held] = {}
+        self._exits = Exits(self._on_leader_exit)
         self._registering: set[str] = set()
         self._addressing = Addressing(opener, links, outside or SeeingNothing(), lambda: iter(self._held),
                                       self._followed, self._update)
@@ -125,8 +133,9 @@ class Manager:
             self._registering.discard(key)
 
     async def unregister(self, name: str | None, leader: ProcessId | None, subject: Subject) -> None:
-        """Let a machine go; its processes stay."""
+        """Let a machine go; its processes stay. NotAvailable where that could not outlive the daemon."""
         entry = await self._to_be_changed(name, leader, "unregister", subject)
+        self._states.remove(entry.machine)
         self._let_go(entry, "unregistered")
 
     async def terminate(self, name: str | None, leader: ProcessId | None, subject: Subject) -> None:
@@ -195,7 +204,8 @@ class Manager:
         network = followed.network
         if network is Network.HOST and entry.machine.machine_class is MachineClass.VM:
             network = Network.UNKNOWN  # its leader's is not the guest's
-        return Explanation(entry, network, followed.explained())
+        rivals = tuple(self.registry.rivals(entry)) if entry.contested else ()
+        return Explanation(entry, network, followed.explained(), rivals)
 
     # Start and stop.
 
@@ -210,11 +220,13 @@ class Manager:
                 found.append((saved, Process.from_identity(saved.leader)))
             except NoSuchProcess as error:
                 _log.info("Machine %s has gone meanwhile: %s", saved.name, error)
-                self._states.remove(saved.name, saved.unit)
-        followed = await asyncio.gather(*(self._addressing.follow(saved, process) for saved, process in found))
+                self._states.forget(saved)
+        followed = await asyncio.gather(*(self._addressing.follow(saved, process, restored=True)
+                                          for saved, process in found))
         # In the order of registration: who came first keeps what only one can have.
         for (saved, process), addresses in zip(found, followed, strict=True):
             self._restore(saved, Held(process, addresses))
+        self._states.tidy()
 
     def host_changed(self, change: HostChange) -> None:
         """Choose addresses anew, soon, where a change of the host's links or routes may make others right."""
@@ -227,9 +239,11 @@ class Manager:
     def close(self) -> None:
         """Let go of every descriptor. Machines and their state files stay."""
         self._addressing.close()
+        self._states.close()
         for held in self._held.values():
             self._drop(held)
         self._held.clear()
+        self._exits.close()
 
     # Inside.
 
@@ -259,35 +273,38 @@ class Manager:
         held = Held(process, await self._addressing.follow(machine, process))
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:
-            machine = self._addressing.chosen(_with_maps(machine, process), held.addresses)
+            maps = process.id_maps()
+            machine = self._addressing.chosen(replace(machine, uid_map=maps.uid, gid_map=maps.gid), held.addresses)
             changes = self.registry.add(machine)
             try:
                 self._states.save(machine)
-            except OSError as error:
+            except BaseException:
                 self.registry.remove(machine.name)
-                raise NotAvailable(f"the machine's state cannot be kept: {error}") from error
+                raise
         except BaseException:
             self._drop(held)
             raise
-        self._hold(machine, held)
+        self._hold(machine, held, maps.pending)
         self._tell(changes)
         _log.info("New machine %s, leader %d", machine.name, leader.pid)
         entry = self.registry.by_name(machine.name)
         assert entry is not None
         if entry.contested:
-            _log.warning("Another machine has some ids of the maps of machine %s; these keep its names", machine.name)
+            _log.warning("Another machine has some ids of the maps of machine %s; these keep its names: %s",
+                         machine.name, ", ".join(self.registry.rivals(entry)[:RIVALS_TOLD_MAX]))
         return entry
 
     def _restore(self, saved: Machine, held: Held) -> None:
-        saved = replace(saved, alias=alias_of(saved.name, own_names()))
         try:
-            self.registry.add(self._addressing.chosen(_with_maps(saved, held.process), held.addresses))
+            maps = held.process.id_maps()
+            saved = replace(saved, alias=alias_of(saved.name, own_names()), uid_map=maps.uid, gid_map=maps.gid)
+            self.registry.add(self._addressing.chosen(saved, held.addresses))
         except (NoSuchProcess, MachineExists) as error:
             _log.warning("Machine %s is let go: %s", saved.name, error)
-            self._states.remove(saved.name, saved.unit)
+            self._states.forget(saved)
             self._drop(held)
             return
-        self._hold(saved, held)
+        self._hold(saved, held, maps.pending)
 
     def _held_of(self, entry: Entry) -> Held:
         """What is held for a machine that was found before something was waited for."""
@@ -296,16 +313,16 @@ class Manager:
             raise NoSuchMachine(f"machine {entry.machine.name} has just gone")
         return self._held[entry.key]
 
-    def _hold(self, machine: Machine, held: Held) -> None:
+    def _hold(self, machine: Machine, held: Held, map_pending: bool) -> None:
         key = name_key(machine.name)
         self._held[key] = held
-        asyncio.get_running_loop().add_reader(held.process, self._on_leader_exit, machine.name)
-        if _map_pending(held.process):
+        self._exits.watch(held.process, machine.name)
+        if map_pending:
             held.map_timer = asyncio.get_running_loop().call_later(
                 MAP_RETRY_FIRST_SECONDS, self._read_maps_again, machine.name, MAP_RETRY_FIRST_SECONDS)
 
     def _drop(self, held: Held) -> None:
-        asyncio.get_running_loop().remove_reader(held.process)
+        self._exits.forget(held.process)
         if held.map_timer is not None:
             held.map_timer.cancel()
         self._addressing.forget(held.addresses)
@@ -314,13 +331,13 @@ class Manager:
     def _let_go(self, entry: Entry, why: str) -> None:
         self._drop(self._held.pop(entry.key))
         changes = self.registry.remove(entry.machine.name)
+        self._states.unit_left(entry.machine.unit)
         self._tell(changes)
-        try:
-            self._states.remove(entry.machine.name, entry.machine.unit)
-        except OSError as error:
-            # At the next start the leader is found gone.
-            _log.error("The state file of machine %s cannot be removed: %s", entry.machine.name, error)
         _log.info("Machine %s %s", entry.machine.name, why)
+
+    def _has_ended(self, entry: Entry) -> None:
+        self._states.forget(entry.machine)
+        self._let_go(entry, "has ended")
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for listener in self._listeners:
@@ -329,7 +346,7 @@ class Manager:
     def _on_leader_exit(self, name: str) -> None:
         entry = self.registry.by_name(name)
         assert entry is not None
-        self._let_go(entry, "has ended")
+        self._has_ended(entry)
 
     def _followed(self, key: str) -> tuple[Machine, Followed] | None:
         entry, held = self.registry.by_name(key), self._held.get(key)
@@ -341,16 +358,16 @@ class Manager:
             return
         held.map_timer = None
         try:
-            machine = _with_maps(entry.machine, held.process)
+            maps = held.process.id_maps()
         except NoSuchProcess:
             return  # the pidfd tells, if it has not yet
-        if _map_pending(held.process):
+        if maps.pending:
             if paused < MAP_RETRY_LAST_SECONDS:
                 held.map_timer = asyncio.get_running_loop().call_later(
                     paused * 2, self._read_maps_again, name, paused * 2)
             else:
                 _log.warning("Machine %s has a user namespace, but its id maps are still empty", name)
-        self._update(machine)
+        self._update(replace(entry.machine, uid_map=maps.uid, gid_map=maps.gid))
 
     def _update(self, machine: Machine) -> None:
         entry = self.registry.by_name(machine.name)
@@ -360,7 +377,7 @@ class Manager:
     def _forget_dead(self, entry: Entry | None) -> None:
         """Let a machine go whose leader has exited, where that has not been noticed yet."""
         if entry is not None and self._held[entry.key].process.exited():
-            self._let_go(entry, "has ended")
+            self._has_ended(entry)
 
     def _by_name(self, name: str) -> Entry | None:
         if name == self.host.machine.name:
@@ -406,14 +423,3 @@ def details(entry: Entry, verb: str) -> dict[str, str]:
     """What polkit's rules may decide by: `machine` and `verb` as systemd-machined has them, and more."""
     machine = entry.machine
     return {"machine": machine.name, "name": machine.name, "class": machine.machine_class, "verb": verb}
-
-
-def _with_maps(machine: Machine, process: Process) -> Machine:
-    return replace(machine, uid_map=process.uid_map(), gid_map=process.gid_map())
-
-
-def _map_pending(process: Process) -> bool:
-    try:
-        return process.map_pending()
-    except NoSuchProcess:
-        return False

@@ -31,11 +31,23 @@ DBUS_POLICIES = "/usr/share/dbus-1/system.d"
 DBUS_SERVICES = "/usr/local/share/dbus-1/system-services"
 """Before /usr/share/dbus-1/system-services, where systemd-container has its own: it must be named for the bus name."""
 POLKIT_ACTIONS = "/usr/share/polkit-1/actions"
+APPARMOR_NAMESERVICE = "/etc/apparmor.d/abstractions/nameservice.d"
+"""What AppArmor's abstractions/nameservice takes in besides: for confined programs that look names up."""
 
 LIST = "installed-files"
 
 PIP_ENVIRONMENT = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"}
 """No configuration adds a place where wheels are found; and that it is root who installs is meant."""
+
+COMPLETIONS = {
+    "bash": "bash-completion/completions/mymachinesctl",
+    "zsh": "zsh/site-functions/_mymachinesctl",
+    "fish": "fish/vendor_completions.d/mymachinesctl.fish",
+}
+"""By shell: the file below PREFIX/share where it finds completions, with /usr/local as with /usr."""
+
+ZSH_OF_DEBIANS_PACKAGES = "zsh/vendor-completions/_mymachinesctl"
+"""Debian's zsh does not look into /usr/share/zsh/site-functions."""
 
 
 class Layout(NamedTuple):
@@ -58,6 +70,9 @@ class Layout(NamedTuple):
         system = PROJECT / "system"
         units = Path(UNIT_FOLDERS.get(str(self.prefix), UNIT_FOLDER_ELSEWHERE))
         yield SHIM, self.libdir / SHIM.name
+        for shell, name in COMPLETIONS.items():
+            debians = shell == "zsh" and self.prefix == Path("/usr") and Path("/etc/debian_version").exists()
+            yield _completion(shell), self.prefix / "share" / (ZSH_OF_DEBIANS_PACKAGES if debians else name)
         for unit in sorted(system.glob("mymachine*.service")):
             yield unit, units / unit.name
         yield system / "bus-name.conf", units / "dbus-org.freedesktop.machine1.service.d/mymachines.conf"
@@ -65,8 +80,12 @@ class Layout(NamedTuple):
         if self.prefix != Path("/usr"):     # a package has no files in /usr/local
             yield system / "dbus-activation.service", Path(DBUS_SERVICES, "org.freedesktop.machine1.service")
         yield system / "polkit.policy", Path(POLKIT_ACTIONS, "mymachines.policy")
-        for document in sorted((*(PROJECT / "docs").glob("*.md"), *(PROJECT / "docs").glob("*.json"))):
+        yield system / "apparmor-nameservice", Path(APPARMOR_NAMESERVICE, "mymachines")
+        documents = (path for path in (PROJECT / "docs").iterdir() if path.suffix in (".md", ".svg", ".json"))
+        for document in sorted(documents):
             yield document, self.prefix / "share/doc/mymachines" / document.name
+        for page in sorted((PROJECT / "docs/man").glob("*.[1-9]")):
+            yield page, self.prefix / f"share/man/man{page.suffix[1:]}" / page.name
 
     def links(self) -> Iterator[tuple[Path, Path]]:
         """Each link: what it names, and path."""
@@ -93,13 +112,7 @@ def install(layout: Layout) -> None:
     shutil.rmtree(old, ignore_errors=True)
     for gone in mine.difference(paths):
         layout.on_disk(gone).unlink(missing_ok=True)
-    for source, path in layout.files():
-        _put(layout, source, path)
-    for target, path in layout.links():
-        link = layout.on_disk(path)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(target, path.parent))
+    put_all(layout)
     if layout.destdir == Path("/"):
         _tell_the_host(layout)
 
@@ -128,6 +141,17 @@ def _listed(layout: Layout) -> set[Path]:
         return set()
 
 
+def put_all(layout: Layout) -> None:
+    """All but the venv."""
+    for source, path in layout.files():
+        _put(layout, source, path)
+    for target, path in layout.links():
+        link = layout.on_disk(path)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(target, path.parent))
+
+
 def _put(layout: Layout, source: Path, path: Path) -> None:
     """Made aside and renamed: processes have the shim mapped, and systemd may read a unit at any time."""
     target = layout.on_disk(path)
@@ -137,7 +161,10 @@ def _put(layout: Layout, source: Path, path: Path) -> None:
         shutil.copyfile(source, new)
     else:
         text = source.read_text()
-        new.write_text(text.replace("@COMMANDS@", str(layout.home / "bin")).replace("@PREFIX@", str(layout.prefix)))
+        for mark, value in (("@COMMANDS@", layout.home / "bin"), ("@PREFIX@", layout.prefix),
+                            ("@LIBDIR@", layout.libdir)):
+            text = text.replace(mark, str(value))
+        new.write_text(text)
     new.chmod(0o644)
     new.replace(target)
 
@@ -185,6 +212,17 @@ def _run_if_there(*argv: str) -> str:
         return ""
     return subprocess.run([program, *argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, text=True, check=False, timeout=120).stdout
+
+
+def _completion(shell: str) -> Path:
+    """The file, made now. The parser that it is made from needs nothing but Python."""
+    sys.path.insert(0, str(PROJECT))    # -I leaves it out
+    from resolver.cli.completions import script
+
+    path = PROJECT / "build" / "completions" / shell
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script(shell))
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -45,13 +45,19 @@ def test_install_puts_files_and_uninstall_takes_them(tmp_path: Path, prefix: str
         f"{prefix}/sbin/mymachines-dns-publish", f"{prefix}/sbin/mymachines-metrics",
         f"{units}/mymachines-metrics.service", f"{units}/mymachines-dns.service",
         f"{units}/mymachines-dns-publish.service", f"{units}/mymachines-resolve-hook.service",
+        f"{prefix}/share/bash-completion/completions/mymachinesctl",
+        f"{prefix}/share/fish/vendor_completions.d/mymachinesctl.fish",
+        next(path for path in put if re.fullmatch(f"{prefix}/share/zsh/[a-z-]+/_mymachinesctl", path)),
         f"{units}/mymachines-retire.service", f"{units}/mymachines-take-over.service",
         f"{units}/dbus-org.freedesktop.machine1.service.d/mymachines.conf",
         "/usr/share/dbus-1/system.d/mymachines.conf", "/usr/share/polkit-1/actions/mymachines.policy",
+        "/etc/apparmor.d/abstractions/nameservice.d/mymachines",
         *([] if prefix == "/usr" else ["/usr/local/share/dbus-1/system-services/org.freedesktop.machine1.service"])}
     unit = (tmp_path / units.lstrip("/") / "mymachinesd.service").read_text()
     assert f"ExecStart={home}/bin/mymachinesd --no-userdb" in unit
     assert re.search(r"@[A-Z]+@", unit) is None
+    confined = (tmp_path / "etc/apparmor.d/abstractions/nameservice.d/mymachines").read_text()
+    assert f"  {prefix}/lib/libnss_mymachines.so.2 mr,\n" in confined
     assert (tmp_path / home.lstrip("/") / "bin/mymachinesd").read_text().startswith(f"#!{home}/bin/python3 -I\n")
     assert os.readlink(tmp_path / prefix.lstrip("/") / "bin/mymachinesctl") == "../lib/mymachines/bin/mymachinesctl"
     for path in files(tmp_path):

@@ -1,24 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What can go wrong for a command: one exit code each, and a text that says what to do."""
 
+from resolver.cli.exit_codes import DENIED, FAILED, NO_DAEMON, NOT_FOUND
 from resolver.core.errors import InvalidArgument
 from resolver.table.reader import TableUnavailable
 from resolver.varlink.errors import VarlinkError
-
-FAILED = 1
-USAGE = 2  # argparse's
-NOT_FOUND = 3
-DENIED = 4
-NO_DAEMON = 5
-
-EXIT_CODES = f"""exit codes:
-  0  done
-  {FAILED}  the request failed
-  {USAGE}  the command line is wrong
-  {NOT_FOUND}  no such machine, address, user or group
-  {DENIED}  not allowed: changing machines is root's
-  {NO_DAEMON}  mymachinesd does not answer, or publishes no table
-"""
 
 
 class Failure(Exception):

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from resolver.cli.failures import NOT_FOUND, Failure
-from resolver.cli.machines import address_text
+from resolver.cli.exit_codes import NOT_FOUND
+from resolver.cli.failures import Failure
+from resolver.cli.listing import address_text
 from resolver.cli.output import print_fields, print_json
 from resolver.core.users import IdAnswer, group_record, user_record
 from resolver.table.reader import TableReader

@@ -2,50 +2,29 @@
 """Commands about machines, asked of the daemon over Varlink as any other client asks."""
 
 import argparse
-import ipaddress
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from resolver.cli.addresses import address_of, explain, interface_of
-from resolver.cli.failures import FAILED, NOT_FOUND, Failure
-from resolver.cli.output import print_fields, print_json, print_table
-from resolver.core.machine import ChosenAddress, MachineClass, ProcessId
-from resolver.core.names import check_machine_name, name_key
+from resolver.cli.exit_codes import FAILED, NOT_FOUND
+from resolver.cli.failures import Failure
+from resolver.cli.listing import looked_up
+from resolver.cli.output import print_fields, print_json
+from resolver.core.machine import MachineClass, ProcessId
+from resolver.core.names import check_machine_name
 from resolver.core.registration import Registration
 from resolver.host.state_files import StateFiles
-from resolver.table.reader import TableReader, TableUnavailable
 from resolver.varlink import MACHINE_SOCKET
 from resolver.varlink.client import Client
 from resolver.varlink.errors import MACHINE, VarlinkError
 
 TIMEOUT_SECONDS = 10.0
 """Longer than anything the daemon waits for while it answers."""
-
-
-def address_text(address: ChosenAddress) -> str:
-    """An address as getaddrinfo's users write it: a link-local one with its scope (RFC 4007 section 11)."""
-    text = str(ipaddress.ip_address(address.packed))
-    if not address.scope_id:
-        return text
-    try:
-        return f"{text}%{socket.if_indextoname(address.scope_id)}"
-    except OSError:
-        return f"{text}%{address.scope_id}"
-
-
-def do_list(options: argparse.Namespace) -> None:
-    machines = sorted((machine for machine in _call_more("List", {})
-                       if options.all or not machine["name"].startswith(".")), key=lambda m: name_key(m["name"]))
-    if options.json:
-        print_json(machines)
-        return
-    print_table(["MACHINE", "CLASS", "SERVICE", "LEADER", "ADDRESSES"], [
-        (m["name"], m["class"], m.get("service"), m["leader"]["pid"], ", ".join(_looked_up(m["name"])))
-        for m in machines])
 
 
 def do_show(options: argparse.Namespace) -> None:
@@ -70,6 +49,10 @@ def do_register(options: argparse.Namespace) -> None:
         "sshAddress": options.ssh_address, "sshPrivateKeyPath": options.ssh_private_key,
     }
     _call("Register", {name: value for name, value in parameters.items() if value is not None})
+    with suppress(VarlinkError):    # it may have gone by now
+        if rivals := explain(options.name).get("idsAreOf"):
+            sys.stderr.write(f"mymachinesctl: {options.name} has ids that belong to {', '.join(rivals)}, which came"
+                             " first and keeps their names\n")
 
 
 def do_unregister(options: argparse.Namespace) -> None:
@@ -129,10 +112,11 @@ def _described(machine: dict[str, Any]) -> dict[str, Any]:
         "Unit": machine.get("unit"),
         "Machine ID": machine.get("id"),
         "Root": machine.get("rootDirectory"),
-        "Looked up": _looked_up(machine["name"]),
+        "Looked up": looked_up(machine["name"]),
         "Addresses": [f"{address_of(a)} ({interface_of(a)}, scope {a['scope']}, from {_SOURCES[a['source']]})"
                       for a in machine["addressDetails"] if a["reason"] != "loopback"],
         "UID shift": machine.get("UIDShift"),
+        "Ids are of": machine.get("idsAreOf"),
         "VSOCK CID": machine.get("vSockCid"),
         "SSH address": machine.get("sshAddress"),
         "SSH key": machine.get("sshPrivateKeyPath"),
@@ -143,18 +127,10 @@ def _more(name: str) -> dict[str, Any]:
     """What io.systemd.Machine has no place for."""
     explanation = explain(name)
     return {"alias": explanation.get("alias"), "network": explanation["network"],
-            "addressDetails": explanation["addresses"]}
+            "addressDetails": explanation["addresses"], "idsAreOf": explanation.get("idsAreOf")}
 
 
 _SOURCES = {"guest": "the machine's own list", "neighbour": "the host's neighbours", "lease": "a DHCP lease"}
-
-
-def _looked_up(name: str) -> list[str]:
-    """The addresses that programs get of a machine."""
-    with suppress(TableUnavailable):
-        found = TableReader().host_by_name(name)
-        return [address_text(address) for address in found[1]] if found is not None else []
-    return []
 
 
 def _interface(text: str) -> int:
@@ -181,8 +157,3 @@ def _signal(text: str) -> int:
 def _call(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
     with Client(MACHINE_SOCKET, TIMEOUT_SECONDS) as client:
         return client.call(f"{MACHINE}.{method}", parameters)
-
-
-def _call_more(method: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    with Client(MACHINE_SOCKET, TIMEOUT_SECONDS) as client:
-        return list(client.call_more(f"{MACHINE}.{method}", parameters))

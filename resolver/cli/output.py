@@ -2,6 +2,7 @@
 """Tables for people, JSON for programs."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,15 @@ from typing import Any
 def printable(text: object) -> str:
     """Text for a terminal: what others chose may hold control characters, and must not act on it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def coloured(text: str, parameters: str) -> str:
+    """With these SGR parameters (ECMA-48) on a terminal, plain elsewhere and where NO_COLOR is set (no-color.org)."""
+    return f"\x1b[{parameters}m{text}\x1b[0m" if colours_wanted() else text
+
+
+def colours_wanted() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def print_json(value: object) -> None:

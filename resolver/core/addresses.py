@@ -118,6 +118,9 @@ class Reach(Protocol):
     def scope_id(self, address: Address) -> int:
         """The host's interface for a link-local address of IPv6, 0 where it is not known: it is of no use then."""
 
+    def leads_out(self, address: Address) -> bool:
+        """Whether its interface is known to be on a link of the host's. Costs no question to the kernel."""
+
     def way(self, address: Address) -> Way:
         """Where the host's packets to that address go."""
 
@@ -157,8 +160,10 @@ def judge(addresses: Iterable[Address], reach: Reach) -> tuple[Verdict, ...]:
             known.add((address.family, address.packed))
     usable = [at for at, reason in enumerate(reasons) if reason is None]
     wide = [at for at in usable if not is_link_local(addresses[at])]
-    # No more are asked about than are given: each is a question to the kernel.
-    ways = {at: reach.way(addresses[at]) for at in wide[:MACHINE_ADDRESSES_MAX]}
+    # No more are asked about than are given: each is a question to the kernel. A machine that balances load may have
+    # hundreds of addresses on an interface that leads nowhere, and these may come first.
+    asked = sorted(wide, key=lambda at: not reach.leads_out(addresses[at]))[:MACHINE_ADDRESSES_MAX]
+    ways = {at: reach.way(addresses[at]) for at in asked}
     best = next((way for way in _GIVEN_BY if way in ways.values()), None)
     for at, way in ways.items():
         reasons[at] = _GIVEN_BY[way] if way is best else _LEFT_OUT_BY[way]

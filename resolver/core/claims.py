@@ -2,7 +2,7 @@
 """Who owns what only one machine can have: host ids, reverse addresses, aliases. The first to claim keeps it."""
 
 import bisect
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from resolver.core.idmap import Extent, above_host_ids
@@ -47,6 +47,16 @@ class ExtentClaims:
             return None
         extent, key = self._owned[at]
         return (key, extent.inside_first + host - extent.host_first) if host < extent.host_end else None
+
+    def owners(self, extents: Iterable[Extent]) -> Iterator[str]:
+        """The machines that own some id of these extents, some of them more than once."""
+        for extent in extents:
+            at = max(bisect.bisect(self._starts, extent.host_first) - 1, 0)
+            while at < len(self._owned) and self._starts[at] < extent.host_end:
+                taken, key = self._owned[at]
+                if taken.host_end > extent.host_first:
+                    yield key
+                at += 1
 
     def _free_parts(self, extent: Extent) -> list[Extent]:
         at = max(bisect.bisect(self._starts, extent.host_first) - 1, 0)

@@ -28,8 +28,9 @@ _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 def name_key(name: str) -> str:
     """The form in which names compare: `Web`, `web` and `web.` are one machine. Total: any text has a key."""
     key = name.removesuffix(".")
-    # Not str.lower(): only ASCII letters have two cases in a host name (RFC 4343 section 3), and 'K' is no 'k'.
-    return key.translate(_ASCII_LOWER)
+    # Only ASCII letters have two cases in a host name (RFC 4343 section 3), and 'K' is no 'k'.
+    lower = key.lower() if key.isascii() else key.translate(_ASCII_LOWER)
+    return name if lower == name else lower  # mostly one and the same string, wherever it is kept
 
 
 _ASCII_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}

@@ -56,7 +56,7 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}  # in the order of registration
         self._by_leader: dict[int, str] = {}
-        self._by_unit: dict[str, str] = {}
+        self._units: Claims[str] = Claims()
         self._labels: dict[str, str] = {}
         self._uids = ExtentClaims()
         self._gids = ExtentClaims()
@@ -85,7 +85,8 @@ class Registry:
         return None if key is None else self._entries[key]
 
     def by_unit(self, unit: str) -> Entry | None:
-        key = self._by_unit.get(unit)
+        """The first machine of those in it."""
+        key = self._units.owner(unit)
         return None if key is None else self._entries[key]
 
     def by_address(self, family: int, packed: bytes) -> Entry | None:
@@ -103,6 +104,13 @@ class Registry:
 
     def group_by_name(self, name: str) -> IdAnswer | None:
         return self._by_id_name(GROUP_PREFIX, name, lambda entry: entry.gid_extents)
+
+    def rivals(self, entry: Entry) -> list[str]:
+        """The names of the machines that own ids of this one's maps."""
+        keys = dict.fromkeys((*self._uids.owners(entry.machine.uid_map.extents),
+                              *self._gids.owners(entry.machine.gid_map.extents)))
+        keys.pop(entry.key, None)
+        return [self._entries[key].machine.name for key in keys]
 
     # Changes. The first one returned is the machine's own.
 
@@ -123,11 +131,12 @@ class Registry:
             self._labels[label] = key
         self._by_leader[machine.leader.pid] = key
         if machine.unit:
-            self._by_unit.setdefault(machine.unit, key)
+            self._units.claim(key, machine.unit)
         self._move_addresses(key, (), machine.chosen)
         if machine.alias:
             self._aliases.claim(key, machine.alias)
-        change = self._enter(Change(None, self._claim_ids(Entry(machine, label))))
+        uids, gids, contested = self._claim_ids(key, machine)
+        change = self._enter(Change(None, Entry(machine, label, uids, gids, machine.chosen, contested)))
         return [change, *self._inherit(self._alias_owner(key))]
 
     def update(self, machine: Machine) -> list[Change]:
@@ -140,7 +149,7 @@ class Registry:
         after = replace(before, machine=machine)
         if (machine.uid_map, machine.gid_map) != (old.uid_map, old.gid_map):
             heirs.update(self._release_ids(before))
-            after = self._claim_ids(after)
+            after = self._claim_ids_again(after)
             heirs.pop(before.key, None)
         return [self._enter(Change(before, after)), *self._inherit(heirs)]
 
@@ -157,8 +166,8 @@ class Registry:
         self._contested.pop(entry.key, None)
         del self._entries[entry.key]
         del self._by_leader[machine.leader.pid]
-        if self._by_unit.get(machine.unit) == entry.key:
-            del self._by_unit[machine.unit]
+        if machine.unit:
+            self._units.release(entry.key, machine.unit)
         if entry.label:
             del self._labels[entry.label]
         return [Change(entry, None), *self._inherit(heirs)]
@@ -175,10 +184,15 @@ class Registry:
         """Settle which addresses the entry owns, and whether its alias, and put it in."""
         assert change.after is not None
         machine, key = change.after.machine, change.after.key
-        has_alias = machine.alias not in self._entries and self._aliases.owner(machine.alias) == key
-        after = replace(change.after, alias=machine.alias if has_alias else "", addresses=tuple(
+        has_alias = (machine.alias != "" and machine.alias not in self._entries
+                     and self._aliases.owner(machine.alias) == key)
+        alias = machine.alias if has_alias else ""
+        addresses = tuple(
             address if not address.reverse or self._addresses.owner((address.family, address.packed)) == key
-            else replace(address, reverse=False) for address in machine.chosen))
+            else replace(address, reverse=False) for address in machine.chosen)
+        after = change.after
+        if (alias, addresses) != (after.alias, after.addresses):
+            after = replace(after, alias=alias, addresses=addresses)
         self._entries[key] = after
         return Change(change.before, after)
 
@@ -192,19 +206,24 @@ class Registry:
             before = after = self._entries[key]
             if before.contested:
                 self._release_ids(before)
-                after = self._claim_ids(before)
+                after = self._claim_ids_again(before)
             change = self._enter(Change(before, after))
             if change.after != before:
                 yield change
 
-    def _claim_ids(self, entry: Entry) -> Entry:
-        uids, uids_contested = self._uids.claim(entry.key, entry.machine.uid_map.extents)
-        gids, gids_contested = self._gids.claim(entry.key, entry.machine.gid_map.extents)
+    def _claim_ids(self, key: str, machine: Machine) -> tuple[tuple[Extent, ...], tuple[Extent, ...], bool]:
+        """An entry's uid_extents, gid_extents and contested."""
+        uids, uids_contested = self._uids.claim(key, machine.uid_map.extents)
+        gids, gids_contested = self._gids.claim(key, machine.gid_map.extents)
         contested = uids_contested or gids_contested
         if contested:
-            self._contested.setdefault(entry.key)
+            self._contested.setdefault(key)
         else:
-            self._contested.pop(entry.key, None)
+            self._contested.pop(key, None)
+        return uids, gids, contested
+
+    def _claim_ids_again(self, entry: Entry) -> Entry:
+        uids, gids, contested = self._claim_ids(entry.key, entry.machine)
         return replace(entry, uid_extents=uids, gid_extents=gids, contested=contested)
 
     def _release_ids(self, entry: Entry) -> dict[str, None]:

@@ -33,6 +33,8 @@ _HEADER = SignatureTree("a(yv)").types[0]
 
 def measure(fixed: bytes | bytearray) -> tuple[int, int]:
     """The lengths of header, with its padding, and body, from the first FIXED octets. ValueError for no message."""
+    if len(fixed) < FIXED:
+        raise ValueError("it is shorter than any message")
     order = _ORDERS.get(fixed[0])
     if order is None or fixed[3] != 1:
         raise ValueError("what came is no message of D-Bus, version 1")

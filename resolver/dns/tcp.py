@@ -2,13 +2,14 @@
 """One TCP socket and its connections (RFC 7766): queries one behind the other, answered as they are ready.
 
 Where there are too many connections, whoever has the most gives up the one that has been idle for longest. So
-thousands of idle ones are their owner's trouble, and a client that comes to ask is served.
+thousands of idle ones are their owner's trouble, and a client that comes to ask is served. Whoever has sent a thousand
+queries ahead has a few of them answered in each round of the loop, and all others their turn in between.
 """
 
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections import deque
 
 from dns.rcode import Rcode
 
@@ -22,6 +23,16 @@ from resolver.varlink.loop import EventLoop, Timer
 BACKLOG = 1024
 CONNECTIONS_MAX = 1024
 """Of one address of ours. Each may hold MESSAGE_MAX of queries and OUTPUT_MAX of answers: 70 MB at worst."""
+
+CONNECTIONS_BY_SOURCE = 128
+"""Of one client's address. RFC 7766 section 6.2.2 wants clients to have one; behind one address may be a whole host."""
+
+ANSWERS_AT_ONCE = 4
+"""Of one connection: some 100 us. Those that have more queries wait in a queue."""
+
+QUEUED_A_ROUND = 4
+"""Connections out of that queue that are served in one round of the loop: who comes to ask one thing waits for no more
+than these, however many there are."""
 
 MESSAGE_MAX = 4096
 """Bytes of a query: the longest name, and more options than any client has. Longer ones end the connection."""
@@ -54,6 +65,7 @@ class TcpSocket:
         self._socket.listen(BACKLOG)
         self._by_source: dict[bytes, dict[Connection, None]] = {}   # of each, the longest idle first
         self.connection_count = 0
+        self._queue: deque[Connection] = deque()
         self._sweep: Timer | None = None
         self._pause: Timer | None = None
         loop.add_reader(self._socket.fileno(), self._on_connection)
@@ -85,6 +97,20 @@ class TcpSocket:
             del self._by_source[connection.source]
         self.connection_count -= 1
 
+    def serve_later(self, connection: "Connection") -> None:
+        """Have its next_round() called, behind all others that wait for theirs."""
+        if not self._queue:
+            self._loop.call_soon(self._serve_queue)
+        self._queue.append(connection)
+
+    def _serve_queue(self) -> None:
+        # Those that are served now and have still more go to the end.
+        served = [self._queue.popleft() for _ in range(min(len(self._queue), QUEUED_A_ROUND))]
+        if self._queue:
+            self._loop.call_soon(self._serve_queue)
+        for connection in served:
+            connection.next_round()
+
     def _connections(self) -> list["Connection"]:
         return [connection for connections in self._by_source.values() for connection in connections]
 
@@ -111,11 +137,12 @@ class TcpSocket:
     def _take(self, accepted: socket.socket, host: str) -> None:
         packed = socket.inet_pton(accepted.family, host)
         source = bytes(10) + b"\xff\xff" + packed if len(packed) == 4 else packed
-        if self.connection_count >= CONNECTIONS_MAX:
+        if len(self._by_source.get(source, ())) >= CONNECTIONS_BY_SOURCE:
+            next(iter(self._by_source[source])).close()
+        elif self.connection_count >= CONNECTIONS_MAX:
             greediest = max(self._by_source.values(), key=len)
             next(iter(greediest)).close()
-        connection = Connection(self._loop, accepted, source, self._responder, self._forwarder, self.on_idle,
-                                self.on_close)
+        connection = Connection(self._loop, accepted, source, self._responder, self._forwarder, self)
         self._by_source.setdefault(source, {})[connection] = None
         self.connection_count += 1
         if self._sweep is None:
@@ -133,19 +160,18 @@ class Connection:
     """`deadline` is when it is closed, by the loop's clock, unless it goes on before."""
 
     def __init__(self, loop: EventLoop, accepted: socket.socket, source: bytes, responder: Responder,
-                 forwarder: Forwarder | None, on_idle: "Callable[[Connection], None]",
-                 on_close: "Callable[[Connection], None]") -> None:
+                 forwarder: Forwarder | None, owner: TcpSocket) -> None:
         self.source = source
         self.deadline = loop.time() + IDLE_SECONDS
         self._loop = loop
         self._socket = accepted
         self._responder = responder
         self._forwarder = forwarder
-        self._on_idle = on_idle
-        self._on_close = on_close
+        self._owner = owner
         self._input = bytearray()
         self._output = bytearray()
         self._forwarded = 0
+        self._waiting = False   # in the owner's queue
         self._reading = False
         self._writing = False
         self._ended = False     # the client has sent its last
@@ -159,7 +185,7 @@ class Connection:
         self._read(False)
         self._write(False)
         self._socket.close()
-        self._on_close(self)
+        self._owner.on_close(self)
 
     def _on_readable(self) -> None:
         try:
@@ -175,8 +201,16 @@ class Connection:
             self._input.clear()
         self._go_on()
 
+    def next_round(self) -> None:
+        self._waiting = False
+        if not self._closed:
+            self._go_on()
+
     def _go_on(self) -> None:
-        """Answer what is complete, as far as there is room; then see what to wait for."""
+        """Answer what is complete, as far as there is room and time; then see what to wait for."""
+        if self._waiting:
+            return
+        answered = 0
         while (len(self._input) >= 2 and len(self._output) < OUTPUT_MAX and self._forwarded < FORWARDED_MAX):
             length = int.from_bytes(self._input[:2])
             if not 0 < length <= MESSAGE_MAX:
@@ -184,10 +218,15 @@ class Connection:
                 return
             if len(self._input) < 2 + length:
                 break
+            if answered == ANSWERS_AT_ONCE:
+                self._waiting = True
+                self._owner.serve_later(self)
+                break
+            answered += 1
             packet = bytes(self._input[2:2 + length])
             del self._input[:2 + length]
             self.deadline = self._loop.time() + IDLE_SECONDS
-            self._on_idle(self)
+            self._owner.on_idle(self)
             outcome = self._responder.respond_message(packet)
             if not isinstance(outcome, bytes):
                 self._forward(outcome)
@@ -227,11 +266,12 @@ class Connection:
             except OSError:
                 self.close()
                 return
-        if self._ended and not self._output and not self._forwarded:
+        if self._ended and not self._output and not self._forwarded and not self._waiting:
             self.close()
             return
         self._write(bool(self._output))
-        self._read(not self._ended and len(self._output) < OUTPUT_MAX and self._forwarded < FORWARDED_MAX)
+        self._read(not self._ended and not self._waiting and len(self._output) < OUTPUT_MAX
+                   and self._forwarded < FORWARDED_MAX)
 
     def _read(self, wanted: bool) -> None:
         if wanted != self._reading:

@@ -36,7 +36,7 @@ class Place:
 
                 mounts = os.open(f"/proc/{leader.pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
                 # Behind that: what was opened by number is the leader's.
-                return cls(leader.open_root(), own("user"), own("pid"), own("mnt"), leader.uid_map(), mounts)
+                return cls(leader.open_root(), own("user"), own("pid"), own("mnt"), leader.id_maps().uid, mounts)
         except NoSuchProcess:
             raise NoSuchMachine("its leader has just exited") from None
 

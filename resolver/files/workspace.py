@@ -8,7 +8,6 @@ nobody else may look into it. Who works on it holds a lock (flock(2)): one witho
 import errno
 import fcntl
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -36,7 +35,7 @@ class Workspace:
 
     def __init__(self, directory: int) -> None:
         """Make one in a directory. OSError."""
-        self.name = PREFIX + secrets.token_hex(8).encode()
+        self.name = PREFIX + os.urandom(8).hex().encode()
         self.fd = -1
         self._directory = os.dup(directory)
         self._links = -1

@@ -83,7 +83,7 @@ class _Copy:
         self._progress = progress
         self._root = leader.open_root()
         self._namespace = None if leader.shares_namespace("user") else leader.open_namespace("user")
-        self._rules = Rules(None if self._namespace is None else (leader.uid_map(), leader.gid_map()))
+        self._rules = Rules(None if self._namespace is None else leader.id_maps()[:2])
         self._where, self._name = split(os.fsencode(request["host"]))
         self._directory = os.open(self._where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 

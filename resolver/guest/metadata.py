@@ -4,6 +4,7 @@
 import os
 
 from resolver.core.errors import (
+    MachineError,
     NoOSRelease,
     NoPrivateNetworking,
     NoSuchMachine,
@@ -38,7 +39,7 @@ class GuestFiles:
         try:
             answer = await self._readers.read(process)
         except NoSuchProcess:
-            raise NoSuchMachine("its leader has just exited") from None
+            raise _gone(process) from None
         if process.exited():
             raise NoSuchMachine("its leader has just exited")
         return _parse(answer)
@@ -119,4 +120,11 @@ def _shares(process: Process, kind: Namespace) -> bool:
     try:
         return process.shares_namespace(kind)
     except NoSuchProcess:
-        raise NoSuchMachine("its leader has just exited") from None
+        raise _gone(process) from None
+
+
+def _gone(process: Process) -> MachineError:
+    """What it means that /proc/PID/ns or root is not there: the process has exited, or its first thread alone has."""
+    if process.exited():
+        return NoSuchMachine("its leader has just exited")
+    return NotAvailable("its leader's first thread has exited, and with it the way to look")

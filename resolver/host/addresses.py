@@ -76,6 +76,8 @@ class _State:
         body = message.body
         if isinstance(body, netlink.AddressEntry):
             wanted = message.type == netlink.RTM_NEWADDR
+            if wanted and body.key not in self.addresses and self._leads_out(body.address.ifindex):
+                self._make_room()
             self._set(self.addresses, body.key, body.address if wanted else None, ADDRESSES_KEPT_MAX)
         elif isinstance(body, netlink.Link):
             there = message.type == netlink.RTM_NEWLINK
@@ -89,6 +91,19 @@ class _State:
                 self.names.pop(body.index, None)
             elif len(self.names) < LINKS_KEPT_MAX or body.index in self.names:
                 self.names[body.index] = body.name
+
+    def _leads_out(self, index: int) -> bool:
+        return index in self.peers or index in self.masters.values()
+
+    def _make_room(self) -> None:
+        """For an address on a link of the host's, at the cost of one on a link that leads nowhere: events tell of those
+        before a dump tells of the others."""
+        if len(self.addresses) >= ADDRESSES_KEPT_MAX:
+            for key, address in self.addresses.items():
+                if not self._leads_out(address.ifindex):
+                    del self.addresses[key]
+                    self.incomplete = True
+                    return
 
     def _set(self, entries: dict[_K, _V], key: _K, value: _V | None, maximum: int) -> None:
         if value is None:
@@ -183,7 +198,7 @@ class AddressWatcher:
         if self._timer is not None:
             self._timer.cancel()
         if self._socket is not None:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
 
@@ -195,7 +210,7 @@ class AddressWatcher:
         """Read at most WAKE_BYTES, tell, pause."""
         began = time.thread_time()  # the processor's: a busy host is not this guest's doing
         if self._socket is not None:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())  # the number: of a socket, asyncio may make a text
         try:
             self._read()
             self._tell()
@@ -210,7 +225,7 @@ class AddressWatcher:
         if self._dump_wanted or self._dump is not None:
             self._wake()
         elif self._socket is not None:
-            self._loop.add_reader(self._socket, self._wake)
+            self._loop.add_reader(self._socket.fileno(), self._wake)
 
     def _read(self) -> None:
         budget = WAKE_BYTES

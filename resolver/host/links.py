@@ -34,40 +34,43 @@ class HostLinks:
 
     def host_interface(self, process: Process, registered: Iterable[int], peers: Iterable[tuple[int, int]]) -> int:
         """The index of the host-side interface of a machine, the first where it has several, 0 where none is known."""
-        return next(self.host_interfaces(process, registered, peers), 0)
+        return next((link.index for link in self.host_interfaces(process, registered, peers)), 0)
 
     def host_interfaces(self, process: Process, registered: Iterable[int],
-                        peers: Iterable[tuple[int, int]]) -> Iterator[int]:
-        """The indices of a machine's host-side interfaces, as they are asked for.
+                        peers: Iterable[tuple[int, int]]) -> Iterator[netlink.Link]:
+        """A machine's host-side interfaces, as they are asked for.
 
         The `registered` ones (NETIF) that exist, then those of the `peers` that the guest tells of (index inside, index
         there) which the host's side confirms: that interface leads to this very index in this very namespace. The guest
         alone is not believed: it chooses its indices, and could name another machine's interface.
         """
         for index in registered:
-            if self._link(index) is not None:
-                yield index
+            if (link := self._link(index)) is not None:
+                yield link
         nsid = None
         for inside, there in peers:
             link = self._link(there)
             if link is not None and link.link == inside and link.link_netnsid is not None:
                 nsid = self._nsid(process) if nsid is None else nsid
                 if link.link_netnsid == nsid:
-                    yield there
+                    yield link
 
     def route(self, address: Address) -> netlink.Route | None:
         """How this host's packets to an address go, None where they go nowhere."""
         body = self._ask(netlink.route_request(address.family, address.packed, self._next()))
         return body if isinstance(body, netlink.Route) else None
 
-    def masters(self, index: int) -> Iterator[int]:
-        """The bridge, bond or VRF that an interface is a port of, and what that is a port of."""
+    def masters(self, interface: netlink.Link | int) -> Iterator[int]:
+        """The bridge, bond or VRF that an interface is a port of, and what that is a port of.
+
+        It is asked about first, where only its index is known.
+        """
+        link = self._link(interface) if isinstance(interface, int) else interface
         for _ in range(MASTERS_MAX):
-            link = self._link(index)
             if link is None or link.master == 0:
                 return
-            index = link.master
-            yield index
+            yield link.master
+            link = self._link(link.master)
 
     def scope_id(self, index: int) -> int:
         """The scope id for link-local addresses behind a host-side interface, 0 where it is gone.

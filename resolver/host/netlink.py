@@ -16,7 +16,9 @@ the host's byte order. Written here rather than taken from pyroute2: importing t
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from resolver._table import ffi, lib
 from resolver.core.addresses import AF_INET, AF_INET6
 from resolver.core.machine import Address
 
@@ -46,7 +48,6 @@ _NDA_DST, _NDA_LLADDR, _NDA_MASTER = 1, 2, 9
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 9, 18
 _RTEXT_FILTER_SKIP_STATS = 8
-_ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, interface index
@@ -58,6 +59,20 @@ _RTATTR = struct.Struct("=HH")  # length, type
 _U32 = struct.Struct("=I")
 _S32 = struct.Struct("=i")
 
+
+def _wanted(*types: int) -> int:
+    """As attributes_find() takes it."""
+    return sum(1 << kind for kind in types)
+
+
+_WANTED_OF_ADDRESS = _wanted(_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS)
+_WANTED_OF_LINK = _wanted(_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_LINK_NETNSID)
+_WANTED_OF_LINKINFO = _wanted(_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND)
+_WANTED_OF_ROUTE = _wanted(_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA)
+_WANTED_OF_NEIGHBOUR = _wanted(_NDA_DST, _NDA_LLADDR, _NDA_MASTER)
+_WANTED_OF_NSID = _wanted(_NETNSA_NSID)
+_found = ffi.new("struct attribute[]", lib.ATTRIBUTE_TYPES)  # one for all: it is used between two calls of Python's
+
 _PACKED_LENGTH = {AF_INET: 4, AF_INET6: 16}
 
 
@@ -65,8 +80,7 @@ class NetlinkError(Exception):
     """Bytes that are no rtnetlink."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddressEntry:
+class AddressEntry(NamedTuple):
     """An address of an interface. `key` tells it from all others of its network namespace, whatever its state."""
 
     key: tuple[int, int, bytes, int, bytes]
@@ -93,8 +107,7 @@ class Link:
     hardware: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """An entry of a neighbour table, or of a bridge's forwarding table (`family` AF_BRIDGE).
 
     `destination` is an IP address, empty in a forwarding table. `hardware` is the MAC address that it is at, or that is
@@ -111,8 +124,7 @@ class Neighbour:
     master: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """A route, or the answer where packets to one address go.
 
     `kind` is RTN_*: RTN_UNICAST for what leaves the host, RTN_LOCAL for what is its own. `interface` is the index of
@@ -128,8 +140,7 @@ class Route:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message. `body` fits the type; None for those of no interest here.
 
     The body of NLMSG_ERROR and NLMSG_DONE is an errno or 0, that of RTM_NEWNSID the id or -1.
@@ -201,7 +212,7 @@ def _body(kind: int, payload: bytes) -> AddressEntry | Link | Neighbour | Route 
     if kind in (RTM_NEWROUTE, RTM_DELROUTE):
         return _route(payload)
     if kind == RTM_NEWNSID:
-        nsid = _attributes(payload, _RTGENMSG.size).get(_NETNSA_NSID)
+        nsid = _attributes(payload, _RTGENMSG.size, _WANTED_OF_NSID).get(_NETNSA_NSID)
         return -1 if nsid is None else int(_S32.unpack_from(nsid)[0])
     return None
 
@@ -210,7 +221,7 @@ def _address(payload: bytes) -> AddressEntry | None:
     family, prefix_length, flags, scope, index = _IFADDRMSG.unpack_from(payload)
     if family not in _PACKED_LENGTH:
         return None
-    attributes = _attributes(payload, _IFADDRMSG.size)
+    attributes = _attributes(payload, _IFADDRMSG.size, _WANTED_OF_ADDRESS)
     # On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL our own; IPv6 without a peer has IFA_ADDRESS
     # alone (the comment in linux/if_addr.h).
     peer = attributes.get(_IFA_ADDRESS, b"")
@@ -228,8 +239,8 @@ def _link(payload: bytes) -> Link | None:
     family, _, index, _, _ = _IFINFOMSG.unpack_from(payload)
     if family != 0:  # AF_BRIDGE's RTM_DELLINK means that a port left its bridge, not that the link is gone
         return None
-    attributes = _attributes(payload, _IFINFOMSG.size)
-    info = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0)
+    attributes = _attributes(payload, _IFINFOMSG.size, _WANTED_OF_LINK)
+    info = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0, _WANTED_OF_LINKINFO)
     return Link(
         index,
         _text(attributes.get(_IFLA_IFNAME, b"")),
@@ -246,7 +257,7 @@ def _route(payload: bytes) -> Route | None:
     family, length, kind = _RTMSG.unpack_from(payload)
     if family not in _PACKED_LENGTH:
         return None
-    attributes = _attributes(payload, _RTMSG.size)
+    attributes = _attributes(payload, _RTMSG.size, _WANTED_OF_ROUTE)
     destination = attributes.get(_RTA_DST, bytes(_PACKED_LENGTH[family]))
     if len(destination) != _PACKED_LENGTH[family] or length > 8 * len(destination):
         raise NetlinkError(f"a route to {len(destination)} bytes, {length} bits of them, in family {family}")
@@ -258,7 +269,7 @@ def _neighbour(payload: bytes) -> Neighbour | None:
     family, interface, state, flags, _ = _NDMSG.unpack_from(payload)
     if family not in _PACKED_LENGTH and family != AF_BRIDGE:
         return None
-    attributes = _attributes(payload, _NDMSG.size)
+    attributes = _attributes(payload, _NDMSG.size, _WANTED_OF_NEIGHBOUR)
     destination = b""
     if family != AF_BRIDGE:  # a forwarding table of VXLAN has one too: the host where the MAC is
         destination = attributes.get(_NDA_DST, b"")
@@ -268,16 +279,12 @@ def _neighbour(payload: bytes) -> Neighbour | None:
                      _number(attributes, _NDA_MASTER) or 0)
 
 
-def _attributes(payload: bytes, at: int) -> dict[int, bytes]:
-    """Values by type; the last of a type counts, as in the kernel's nla_parse()."""
-    found = {}
-    while len(payload) - at >= _RTATTR.size:
-        length, kind = _RTATTR.unpack_from(payload, at)
-        if not _RTATTR.size <= length <= len(payload) - at:
-            raise NetlinkError(f"an attribute of {length} bytes, where {len(payload) - at} are left")
-        found[kind & _ATTRIBUTE_TYPE] = payload[at + _RTATTR.size : at + length]
-        at += _aligned(length)
-    return found
+def _attributes(payload: bytes, at: int, wanted: int) -> dict[int, bytes]:
+    """Values by type, of those that are wanted; the last of a type counts, as in the kernel's nla_parse()."""
+    count = lib.attributes_find(payload, len(payload), at, wanted, _found)
+    if count < 0:
+        raise NetlinkError("an attribute is longer than what is left, or shorter than its header")
+    return {found.type: payload[found.at : found.at + found.length] for found in _found[0:count]}
 
 
 def _number(attributes: dict[int, bytes], kind: int) -> int | None:

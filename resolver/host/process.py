@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 from resolver.core.idmap import IdMap
 from resolver.core.machine import ProcessId
@@ -62,6 +62,18 @@ def have_pidfd_ids() -> bool:
     finally:
         for fd in fds:
             os.close(fd)
+
+
+class IdMaps(NamedTuple):
+    """Which ids of a process's user namespace are which of the host. Both maps are empty in the host's own namespace.
+
+    `pending`: the namespace is another one, and has a map that is yet to be written. There is no event for that; the
+    caller reads again.
+    """
+
+    uid: IdMap
+    gid: IdMap
+    pending: bool
 
 
 class Process:
@@ -166,12 +178,15 @@ class Process:
         return self._verified(lambda: self._read(name))
 
     def _read(self, name: str) -> str:
-        with open(f"/proc/{self.pid}/{name}", "rb", buffering=0) as f:
-            data = bytearray()
-            while chunk := f.read(READ_MAX):
+        fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = b""
+            while chunk := os.read(fd, READ_MAX):
                 data += chunk
                 if len(data) > READ_MAX:
                     raise ValueError(f"/proc/{self.pid}/{name} is longer than {READ_MAX} bytes")
+        finally:
+            os.close(fd)
         return data.decode(errors="surrogateescape")
 
     def start_time(self) -> int:
@@ -203,7 +218,7 @@ class Process:
 
     def shares_namespace(self, kind: Namespace) -> bool:
         """Whether the process lives in our namespace of this kind, the host's."""
-        return self.namespace(kind) == _namespace("self", kind)
+        return self.namespace(kind) == _own_namespace(kind)
 
     def open_namespace(self, kind: Namespace) -> int:
         """A new descriptor of one of its namespaces, for setns(2) and ioctl_ns(2); the caller closes it."""
@@ -220,24 +235,16 @@ class Process:
             raise NoSuchProcess(self.pid)
         return fd
 
-    def uid_map(self) -> IdMap:
-        """Which uids of its user namespace are which of the host; empty in the host's user namespace."""
-        return self._map("uid_map")
+    def id_maps(self) -> IdMaps:
+        """Its maps as they are now, which are written once each."""
+        return self._verified(self._id_maps)
 
-    def gid_map(self) -> IdMap:
-        """Like uid_map, for groups."""
-        return self._map("gid_map")
-
-    def _map(self, name: str) -> IdMap:
+    def _id_maps(self) -> IdMaps:
         # The namespaces are compared, not the maps: a namespace of its own may map every id to itself.
-        return IdMap() if self.shares_namespace("user") else IdMap.parse(self.read(name))
-
-    def map_pending(self) -> bool:
-        """Whether the process has a user namespace of its own whose maps have yet to be written, once each.
-
-        There is no event for that; the caller reads again.
-        """
-        return not self.shares_namespace("user") and not (self.read("uid_map").strip() and self.read("gid_map").strip())
+        if _namespace(self.pid, "user") == _own_namespace("user"):
+            return IdMaps(IdMap(), IdMap(), pending=False)
+        uids, gids = self._read("uid_map"), self._read("gid_map")
+        return IdMaps(IdMap.parse(uids), IdMap.parse(gids), pending=not (uids.strip() and gids.strip()))
 
     def group_path(self) -> str:
         """Its control group, in the hierarchy that systemd uses, '' for none."""
@@ -271,6 +278,12 @@ class Process:
 def _namespace(pid: int | str, kind: Namespace) -> tuple[int, int]:
     status = os.stat(f"/proc/{pid}/ns/{kind}")
     return status.st_dev, status.st_ino
+
+
+@cache
+def _own_namespace(kind: Namespace) -> tuple[int, int]:
+    """The host's. This process never leaves it; where a child of it does, it is still the host's that is meant."""
+    return _namespace("self", kind)
 
 
 def _pid_of(fd: int) -> int:

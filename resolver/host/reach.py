@@ -88,6 +88,9 @@ class Reach:
         there = self._led.get(address.ifindex, 0) if self._led else next(iter(self.interfaces), 0)
         return self._links.scope_id(there) if there else 0
 
+    def leads_out(self, address: Address) -> bool:
+        return address.source is not AddressSource.GUEST or address.ifindex in self._led
+
     def way(self, address: Address) -> Way:
         self._asked.append((address.family, int.from_bytes(address.packed, "big")))
         route = self._links.route(address)
@@ -117,7 +120,7 @@ class Reach:
     @cached_property
     def interfaces(self) -> tuple[int, ...]:
         """The machine's host-side interfaces."""
-        return tuple(self._links.host_interfaces(*self._machine))
+        return tuple(self._above)
 
     @cached_property
     def _led(self) -> dict[int, int]:
@@ -134,7 +137,7 @@ class Reach:
 
     @cached_property
     def _above(self) -> dict[int, tuple[int, ...]]:
-        return {index: tuple(self._links.masters(index)) for index in self.interfaces}
+        return {link.index: tuple(self._links.masters(link)) for link in self._links.host_interfaces(*self._machine)}
 
     @cached_property
     def _ways(self) -> frozenset[int]:

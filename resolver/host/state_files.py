@@ -6,15 +6,17 @@
     mymachines/NAME      private, 0600 in a directory of 0700: what the public file has no place for
 
 A file comes by rename and goes by unlink: that is what sd_login_monitor watches, and no reader sees half of one. The
-private file is written first, and believed only where the public one tells of the same registration. Nothing is
-synced: /run is a tmpfs, and nothing here means anything after a boot. Ids and addresses are not kept; the kernel has
-them.
+public file is the registration: it comes last and goes first, so that whoever is killed in between has registered or
+has not; tidy() takes away, or makes, what should go with it. The private file is believed only where the public one
+tells of the same registration. Nothing is synced: /run is a tmpfs, and nothing here means anything after a boot. Ids
+and addresses are not kept; the kernel has them.
 """
 
 import errno
 import os
 import stat
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,33 +54,74 @@ class StateFiles:
         self._make_directories()
 
     def _make_directories(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._private.mkdir(parents=True, exist_ok=True)
-        # Not by mkdir's mode: the umask, or who made it before us, had a say in that.
-        os.chmod(self._directory, 0o755)  # noqa: S103  everybody reads it
-        os.chmod(self._private, 0o700)
+        for path, mode in ((self._directory, 0o755), (self._private, 0o700)):
+            path.mkdir(parents=True, exist_ok=True)
+            # Not by mkdir's mode: the umask, or who made it before us, had a say in that. And not for nothing: a
+            # read-only directory that is as it should be can be read.
+            if stat.S_IMODE(os.stat(path).st_mode) != mode:
+                os.chmod(path, mode)
 
-    def save(self, machine: Machine) -> None:
-        """Write the machine's files. On OSError (ENOSPC) the public file and the link are what they were."""
+    def save(self, machine: Machine, *, linked: bool = True) -> None:
+        """Write the machine's files; `linked`, its unit's link too. On OSError (ENOSPC) the public file is what it was,
+        and of a new machine nothing is left."""
         check_machine_name(machine.name)  # it becomes a path
-        self._make_directories()
+        new = not os.path.lexists(f"{self._directory}/{machine.name}")
+        try:
+            try:
+                self._write(machine, linked)
+            except FileNotFoundError:  # somebody has tidied /run
+                self._make_directories()
+                self._write(machine, linked)
+        except OSError:
+            if new:
+                self._remove_what_goes_with(machine.name, machine.unit)
+            raise
+
+    def _write(self, machine: Machine, linked: bool) -> None:
         _write(self._private, machine.name, state_format.private_text(machine), 0o600)
+        if linked:
+            self.link(machine)
         _write(self._directory, machine.name, state_format.public_text(machine), 0o644)
+
+    def link(self, machine: Machine) -> None:
+        """Have processes of the machine's unit found to be this machine's. OSError."""
         link = _link_name(machine.unit)
         if link:
             _link(self._directory, link, machine.name)
 
     def remove(self, name: str, unit: str = "") -> None:
-        """Remove the machine's files, as far as they are there; the link only if it is this machine's."""
+        """Remove the machine's files, as far as they are there; the link only if it is this machine's. On OSError
+        (EROFS) all are what they were."""
         check_machine_name(name)
+        with suppress(FileNotFoundError):
+            os.unlink(self._directory / name)
+        self._remove_what_goes_with(name, unit)
+
+    def _remove_what_goes_with(self, name: str, unit: str) -> None:
+        """Never fails: without the public file it means nothing, and tidy() comes."""
         link = _link_name(unit)
-        if link:
-            with suppress(OSError):
-                if os.readlink(self._directory / link) == name:
-                    os.unlink(self._directory / link)
-        for path in (self._directory / name, self._private / name):
-            with suppress(FileNotFoundError):
+        with suppress(OSError):
+            if link and os.readlink(f"{self._directory}/{link}") == name:
+                os.unlink(f"{self._directory}/{link}")
+        with suppress(OSError):
+            os.unlink(f"{self._private}/{name}")
+
+    def tidy(self, machines: Iterable[Machine]) -> None:
+        """Remove what goes with no public file, and make the links of `machines` that are missing. OSError."""
+        found = os.listdir(self._directory)
+        public = {name for name in found if not name.startswith((".", _LINK_PREFIX))}
+        for name in found:
+            path = self._directory / name
+            if name == _TEMPORARY or (name.startswith(_LINK_PREFIX) and path.is_symlink()
+                                      and os.readlink(path) not in public):
                 os.unlink(path)
+        for name in os.listdir(self._private):
+            if name not in public:
+                os.unlink(self._private / name)
+        for machine in machines:
+            link = _link_name(machine.unit)
+            if link and not os.path.lexists(self._directory / link):
+                self.link(machine)
 
     def forget(self, name: str) -> bool:
         """Remove whatever there is by this name, and every link to it. Whether there was anything."""
@@ -113,20 +156,22 @@ class StateFiles:
         return Loaded(machines, errors)
 
     def _load(self, name: str) -> tuple[Machine, Exception | None]:
-        public = state_format.machine_from_public(_read(self._directory / name))
-        if public.name != name:
-            raise ValueError(f"is of a machine {public.name}")
+        public = _read(f"{self._directory}/{name}")
+        said = state_format.registration_of(public)
+        if said.name != name:
+            raise ValueError(f"is of a machine {said.name}")
         problem: Exception | None = None
         try:
-            machine = state_format.machine_from_private(_read(self._private / name))
-            if (machine.name, machine.leader.pid, machine.monotonic) == (name, public.leader.pid, public.monotonic):
+            machine = state_format.machine_from_private(_read(f"{self._private}/{name}"))
+            if (machine.name, machine.leader.pid, machine.monotonic) == said:
                 return machine, None
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
             problem = error
         # machined's, or ours without its better half.
-        return replace(public, leader=_leader_of(public)), problem
+        found = state_format.machine_from_public(public)
+        return replace(found, leader=_leader_of(found)), problem
 
 
 def _leader_of(machine: Machine) -> ProcessId:
@@ -157,46 +202,59 @@ def _link_name(unit: str) -> str:
 def _write(directory: Path, name: str, data: bytes, mode: int) -> None:
     if len(data) > FILE_MAX:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
-    temporary = directory / _TEMPORARY
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
+    temporary = f"{directory}/{_TEMPORARY}"
     try:
-        # O_EXCL follows no symbolic link and opens nobody else's file (open(2)).
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(fd, "wb", buffering=0) as f:
-            os.fchmod(fd, mode)
+        fd = _create(temporary, mode)
+        try:
+            os.fchmod(fd, mode)  # whatever the umask
             view = memoryview(data)
             while view:
-                view = view[f.write(view):]
-        os.rename(temporary, directory / name)
+                view = view[os.write(fd, view):]
+        finally:
+            os.close(fd)
+        os.rename(temporary, f"{directory}/{name}")
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _create(path: str, mode: int) -> int:
+    # O_EXCL follows no symbolic link and opens nobody else's file (open(2)).
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:  # of one who was killed in the middle
+        os.unlink(path)
+        return os.open(path, flags, mode)
 
 
 def _link(directory: Path, link: str, name: str) -> None:
-    temporary = directory / _TEMPORARY
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
-    os.symlink(name, temporary)
+    temporary = f"{directory}/{_TEMPORARY}"
     try:
-        os.rename(temporary, directory / link)
+        os.symlink(name, temporary)
+    except FileExistsError:
+        os.unlink(temporary)
+        os.symlink(name, temporary)
+    try:
+        os.rename(temporary, f"{directory}/{link}")
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     """A regular file's content. O_NONBLOCK: opening a FIFO would wait for a writer."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb", buffering=0) as f:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ValueError("is no regular file")
-        data = bytearray()
-        while chunk := f.read(FILE_MAX):
+        data = b""
+        while chunk := os.read(fd, FILE_MAX):
             data += chunk
             if len(data) > FILE_MAX:
                 raise ValueError(f"is longer than {FILE_MAX} bytes")
-    return bytes(data)
+    finally:
+        os.close(fd)
+    return data

@@ -11,7 +11,7 @@ double quotes, which every reader takes alike, and read both.
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from resolver.core.errors import InvalidArgument
 from resolver.core.machine import Machine, MachineClass, ProcessId
@@ -24,6 +24,7 @@ _TO_ESCAPE = re.compile(r'(["\\`$])')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _C_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-3][0-7]{2}|.)", re.DOTALL)
 _C_LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v", b"s": b" "}
+_ENCODER = json.JSONEncoder()  # with the defaults, by which it is C that encodes
 _T = TypeVar("_T", int, str, list[Any], dict[str, Any])
 
 
@@ -44,8 +45,7 @@ def public_text(machine: Machine) -> bytes:
         ("NETIF", " ".join(map(str, machine.network_interfaces))),
         ("VSOCK_CID", "" if machine.vsock_cid is None else str(machine.vsock_cid)),
     ):
-        quoted = _quoted(value)
-        if quoted:
+        if value and (quoted := _quoted(value)):
             lines.append(f"{key}={quoted}")
     return ("\n".join(lines) + "\n").encode()
 
@@ -62,7 +62,7 @@ def _quoted(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         return ""
-    return "" if not value or _CONTROL.search(value) else '"' + _TO_ESCAPE.sub(r"\\\1", value) + '"'
+    return "" if _CONTROL.search(value) else '"' + _TO_ESCAPE.sub(r"\\\1", value) + '"'
 
 
 def parse_public(data: bytes) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _c_unescaped(match: re.Match[bytes]) -> bytes:
 def private_text(machine: Machine) -> bytes:
     """The private file: all that was registered and that the kernel does not tell."""
     leader = machine.leader
-    return json.dumps({
+    return _ENCODER.encode({
         "name": machine.name,
         "class": machine.machine_class.value,
         "leader": {"pid": leader.pid, "pidfdId": leader.pidfd_id, "startTime": leader.start_time,
@@ -110,7 +110,7 @@ def private_text(machine: Machine) -> bytes:
         "sshAddress": machine.ssh_address,
         "sshPrivateKeyPath": machine.ssh_private_key_path,
         "controlAddress": machine.control_address,
-    }, indent=1).encode() + b"\n"  # ASCII alone: a surrogate from a client's JSON survives
+    }).encode() + b"\n"  # ASCII alone: a surrogate from a client's JSON survives
 
 
 def machine_from_private(data: bytes) -> Machine:
@@ -137,6 +137,21 @@ def machine_from_private(data: bytes) -> Machine:
         ssh_private_key_path=_get(fields, "sshPrivateKeyPath", str) or "",
         control_address=_get(fields, "controlAddress", str) or "",
     )
+
+
+class PublicRegistration(NamedTuple):
+    """What tells registrations apart."""
+
+    name: str
+    leader_pid: int
+    monotonic: int
+
+
+def registration_of(data: bytes) -> PublicRegistration:
+    """Which registration a public file is of. ValueError where NAME or LEADER is missing."""
+    fields = parse_public(data)
+    return PublicRegistration(_machine_name(fields.get("NAME", "")), _pid(_number(fields.get("LEADER", "0"))),
+                              _number(fields.get("MONOTONIC", "0")))
 
 
 def machine_from_public(data: bytes) -> Machine:

@@ -16,31 +16,33 @@ SCALE_FIRST = 1
 
 
 class SectionShape(NamedTuple):
-    """A section of a slot: its field in struct slot_header, the C type of its records, records at scale 1."""
+    """A section of a slot: its field in struct slot_header, the C type of its records and its size, records at scale 1.
+    """
 
     field: str
     record: str
+    record_size: int
     records: int
+
+    @classmethod
+    def of(cls, field: str, record: str, records: int) -> "SectionShape":
+        return cls(field, record, int(ffi.sizeof(record)), records)
 
     def capacity(self, scale: int) -> int:
         """Records at a scale. Buckets stay a power of two, as the reader requires."""
         return self.records * scale
 
-    @property
-    def record_size(self) -> int:
-        return int(ffi.sizeof(self.record))
-
 
 # Of a machine: its name, its label and an alias; a few addresses and extents. Buckets: about one a name or address.
 SECTIONS = (
-    SectionShape("machines", "struct machine_record", 64),
-    SectionShape("names", "struct name_record", 192),
-    SectionShape("name_buckets", "uint32_t", 128),
-    SectionShape("addresses", "struct address_record", 256),
-    SectionShape("address_buckets", "uint32_t", 256),
-    SectionShape("extents", "struct extent_record", 192),
-    SectionShape("uid_ranges", "struct range_record", 96),
-    SectionShape("gid_ranges", "struct range_record", 96),
+    SectionShape.of("machines", "struct machine_record", 64),
+    SectionShape.of("names", "struct name_record", 192),
+    SectionShape.of("name_buckets", "uint32_t", 128),
+    SectionShape.of("addresses", "struct address_record", 256),
+    SectionShape.of("address_buckets", "uint32_t", 256),
+    SectionShape.of("extents", "struct extent_record", 192),
+    SectionShape.of("uid_ranges", "struct range_record", 96),
+    SectionShape.of("gid_ranges", "struct range_record", 96),
 )
 
 
@@ -61,6 +63,7 @@ class TableFile:
     def __init__(self, path: str, descriptor: int, scale: int) -> None:
         self.path = path
         self.scale = scale
+        self.slot_size = slot_size(scale)
         self._descriptor = descriptor
         self._map = mmap.mmap(descriptor, file_size(scale))
         self._buffer = ffi.from_buffer("uint8_t[]", self._map, require_writable=True)
@@ -100,8 +103,13 @@ class TableFile:
     def adopt(cls, path: str) -> "TableFile | None":
         """Take over the table that a predecessor left at `path`, so that processes that mapped it need not map again.
 
-        None where there is none, or none that this version could have left.
+        None where there is none, or none that this version could have left. What a writer left that was killed while it
+        put a new file in the old one's place is put right.
         """
+        with contextlib.suppress(OSError):
+            _retire_aside(path)
+        with contextlib.suppress(OSError):
+            os.unlink(_new_path(path))  # it takes room
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -115,7 +123,11 @@ class TableFile:
         if not ours:
             os.close(descriptor)
             return None
-        table = cls(path, descriptor, scale)
+        try:
+            table = cls(path, descriptor, scale)
+        except BaseException:
+            os.close(descriptor)
+            raise
         header = table.header
         expected = (MAGIC, lib.TABLE_LAYOUT, file_size(scale), slot_size(scale), 0)
         found = (bytes(header.magic), header.layout, header.file_size, header.slot_size, header.retired)
@@ -126,16 +138,32 @@ class TableFile:
         return table
 
     def appear(self) -> None:
-        """Put the file at its path, in the place of whatever is there."""
-        os.rename(_new_path(self.path), self.path)
+        """Put the file at its path, and retire what is there. OSError: that is there still, and this one nowhere.
+
+        What is there keeps a second name until it is retired: should we be killed in between, our successor finds it.
+        Else processes would go on reading it, for up to a second, while the successor publishes.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_aside_path(self.path))
+            with contextlib.suppress(FileNotFoundError):
+                os.link(self.path, _aside_path(self.path), follow_symlinks=False)
+            os.rename(_new_path(self.path), self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(_new_path(self.path))
+            raise
+        with contextlib.suppress(OSError):
+            _retire_aside(self.path)
 
     def retire(self) -> None:
         """Tell whoever has the file mapped to look at the path again."""
         lib.table_retire(self.header)
 
     def unlink(self) -> None:
-        """Take the file from its path, where it is still this file that is there."""
-        with contextlib.suppress(FileNotFoundError):
+        """Take the file from its path, where it is still this file that is there. Where that cannot be, on a read-only
+        file system, it stays; nobody reads it if it is retired."""
+        with contextlib.suppress(OSError):
             if os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor)):
                 os.unlink(self.path)
 
@@ -148,23 +176,58 @@ class TableFile:
 
     def slot(self, number: int) -> Any:
         """A pointer to the first byte of a slot."""
-        return self._buffer + lib.TABLE_PAGE + number * slot_size(self.scale)
+        return self._buffer + lib.TABLE_PAGE + number * self.slot_size
 
     def clear(self, number: int) -> None:
         """Make a slot an empty one, whatever it held."""
-        ffi.memmove(self.slot(number), bytes(slot_size(self.scale)), slot_size(self.scale))
+        ffi.memmove(self.slot(number), bytes(self.slot_size), self.slot_size)
         self._lay_out(number)
+
+    def offsets(self) -> dict[str, int]:
+        """Where each section begins, in bytes from the start of a slot."""
+        offsets, offset = {}, int(ffi.sizeof("struct slot_header"))
+        for shape in SECTIONS:
+            offsets[shape.field] = offset
+            offset += shape.capacity(self.scale) * shape.record_size
+        return offsets
 
     def _lay_out(self, number: int) -> None:
         header = ffi.cast("struct slot_header *", self.slot(number))
-        offset = int(ffi.sizeof("struct slot_header"))
+        offsets = self.offsets()
         for shape in SECTIONS:
             section = getattr(header, shape.field)
-            section.offset = offset
+            section.offset = offsets[shape.field]
             section.capacity = shape.capacity(self.scale)
-            offset += shape.capacity(self.scale) * shape.record_size
 
 
 def _new_path(path: str) -> str:
+    """Of a file that is being made."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}.new")
+
+
+def _aside_path(path: str) -> str:
+    """Of the file that was at the path before, until it is retired."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.old")
+
+
+def _retire_aside(path: str) -> None:
+    """Retire the file that another one has replaced, if there still is one. OSError."""
+    aside = _aside_path(path)
+    try:
+        descriptor = os.open(aside, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    try:
+        status = os.fstat(descriptor)
+        # The writer may have been killed before the new file was at the path: then this one is the table.
+        current = os.path.exists(path) and os.path.samestat(status, os.lstat(path))
+        if not current and stat.S_ISREG(status.st_mode) and status.st_size >= lib.TABLE_PAGE:
+            with mmap.mmap(descriptor, lib.TABLE_PAGE) as page:
+                buffer = ffi.from_buffer("uint8_t[]", page, require_writable=True)
+                lib.table_retire(ffi.cast("struct table_header *", buffer))
+                ffi.release(buffer)
+    finally:
+        os.close(descriptor)
+    os.unlink(aside)

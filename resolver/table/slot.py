@@ -9,38 +9,49 @@ from resolver.table.file import SECTIONS, TableFile
 Range = tuple[int, int]
 """Offset from the start of the slot and length, in bytes."""
 
+_HEADER_SIZE = int(ffi.sizeof("struct slot_header"))
+
 
 class Slot:
-    """The idle slot during one publication. What is taken by record() or records() counts as changed."""
+    """A slot of a table's file. What is taken by record() or records() counts as changed since begin().
+
+    It keeps pointers into the file's map: it goes before the file is closed.
+    """
 
     def __init__(self, table: TableFile, number: int) -> None:
         self.base = table.slot(number)
         self.header: Any = ffi.cast("struct slot_header *", self.base)
         self.changed: list[Range] = []
-        self._shapes = {shape.field: shape for shape in SECTIONS}
+        # Made once: finding a type by its name costs as much as writing a record.
+        offsets = table.offsets()
+        self._sections = {
+            shape.field: (ffi.cast(shape.record + " *", self.base + offsets[shape.field]), offsets[shape.field],
+                          shape.record_size)
+            for shape in SECTIONS}
+
+    def begin(self, other: "Slot", behind: list[Range]) -> None:
+        """Copy from the other slot what changed there since this one was written last, and begin a new note."""
+        for offset, length in behind:
+            ffi.memmove(self.base + offset, other.base + offset, length)
+        self.changed = []
 
     def record(self, field: str, index: int) -> Any:
         """A pointer to one record, to be changed."""
-        return self.records(field, index, 1)
+        first, offset, size = self._sections[field]
+        self.changed.append((offset + index * size, size))
+        return first + index
 
-    def records(self, field: str, first: int, count: int) -> Any:
-        """A pointer to `count` records from `first` on, to be changed."""
-        shape = self._shapes[field]
-        offset = int(getattr(self.header, field).offset) + first * shape.record_size
-        self.changed.append((offset, count * shape.record_size))
-        return ffi.cast(shape.record + " *", self.base + offset)
+    def records(self, field: str, index: int, count: int) -> Any:
+        """A pointer to `count` records from `index` on, to be changed."""
+        first, offset, size = self._sections[field]
+        self.changed.append((offset + index * size, count * size))
+        return first + index
 
     def peek(self, field: str, index: int) -> Any:
         """A pointer to one record, to be read alone."""
-        shape = self._shapes[field]
-        return ffi.cast(shape.record + " *", self.base + int(getattr(self.header, field).offset)) + index
+        return self._sections[field][0] + index
 
     def touch_header(self) -> Any:
         """The slot's header, to be changed."""
-        self.changed.append((0, int(ffi.sizeof("struct slot_header"))))
+        self.changed.append((0, _HEADER_SIZE))
         return self.header
-
-    def catch_up(self, other: Any, ranges: list[Range]) -> None:
-        """Copy from the slot at `other` what changed there since this slot was written last."""
-        for offset, length in ranges:
-            ffi.memmove(self.base + offset, other + offset, length)

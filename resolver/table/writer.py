@@ -17,7 +17,7 @@ from resolver.core.idmap import Extent
 from resolver.core.machine import ChosenAddress
 from resolver.core.names import name_key
 from resolver.core.registry import Change, Entry
-from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile, slot_size
+from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile
 from resolver.table.slot import Range, Slot
 
 
@@ -79,6 +79,7 @@ class TableWriter:
         self.path = path
         self._registry = registry
         self._table: TableFile | None = None
+        self._slots: list[Slot] = []
         self._use = Use(SCALE_FIRST)
         self._behind: list[Range] = []
 
@@ -87,6 +88,7 @@ class TableWriter:
         entries = list(self._registry)
         if self._table is None:
             self._table = TableFile.adopt(self.path)
+            self._open_slots()
         if self._table is not None and _fits(entries, self._table.scale):
             self._rebuild(entries)
             return
@@ -110,8 +112,10 @@ class TableWriter:
         if self._table is None:
             return
         if unlink:
-            self._table.unlink()
+            # In this order: killed in between, we leave a table that nobody believes, and not one that some still read.
             self._table.retire()
+            self._table.unlink()
+        self._slots.clear()
         self._table.close()
         self._table = None
 
@@ -119,13 +123,19 @@ class TableWriter:
 
     def _begin(self) -> Slot:
         assert self._table is not None
-        lib.table_begin(self._table.header)
-        active = int(self._table.header.done) & 1
-        slot = Slot(self._table, 1 - active)
-        slot.catch_up(self._table.slot(active), self._behind)
+        slot = self._slots[lib.table_begin(self._table.header)]
+        active = self._slots[int(self._table.header.done) & 1]
+        slot.begin(active, self._behind)
         # Should a publication break off in the middle, the next one copies the whole slot.
-        self._behind = [(0, slot_size(self._table.scale))]
+        self._behind = self._everything()
         return slot
+
+    def _everything(self) -> list[Range]:
+        assert self._table is not None
+        return [(0, self._table.slot_size)]
+
+    def _open_slots(self) -> None:
+        self._slots = [] if self._table is None else [Slot(self._table, number) for number in range(lib.TABLE_SLOTS)]
 
     def _commit(self, slot: Slot) -> None:
         assert self._table is not None
@@ -142,14 +152,21 @@ class TableWriter:
         for entry in entries:
             self._apply(slot, Change(None, entry))
         self._commit(slot)
-        self._behind = [(0, slot_size(self._table.scale))]
+        self._behind = self._everything()
 
     def _replace(self, entries: Iterable[Entry], scale: int) -> None:
         """A new file in the place of the old one."""
         table = TableFile.create(self.path, scale)
         old, self._table = self._table, table
+        self._open_slots()
         self._rebuild(entries)
-        table.appear()
+        try:
+            table.appear()
+        except OSError:
+            self._table = old  # close() is to retire that one
+            self._open_slots()
+            table.close()
+            raise
         if old is not None:
             old.retire()
             old.close()

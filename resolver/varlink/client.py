@@ -62,6 +62,50 @@ class Client:
         self._send({"method": method, "parameters": parameters or {}, "oneway": True},
                    time.monotonic() + self._timeout)
 
+    def start_more(self, method: str, parameters: dict[str, Any] | None = None) -> None:
+        """Send a call whose replies take() gives, for who waits for other things too."""
+        self._send({"method": method, "parameters": parameters or {}, "more": True},
+                   time.monotonic() + self._timeout)
+
+    def fileno(self) -> int:
+        """Readable when take() has something to do."""
+        return self._sock.fileno()
+
+    def peer(self) -> tuple[int, int]:
+        """Who listens: pid and uid (SO_PEERCRED, unix(7)), of when it began to."""
+        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, _ = _UCRED.unpack(credentials)
+        return pid, uid
+
+    def take(self) -> list[dict[str, Any]]:
+        """The parameters of the replies that have come. Reads once, and does not wait.
+
+        Errors as for everything else; ConnectionError too where a reply was the last.
+        """
+        try:
+            self._sock.setblocking(False)
+            data = self._sock.recv(READ_SIZE)
+            if not data:
+                raise ConnectionResetError("the service has closed the connection")
+            self._decoder.feed(data)
+            replies = []
+            while (message := self._decoder.next_message()) is not None:
+                error, reply, continues = parse_reply(message)
+                if error is not None:
+                    raise VarlinkError(error, reply)
+                replies.append(reply)
+                if not continues:
+                    raise ConnectionResetError("the service has ended the call")
+        except BlockingIOError:
+            return []
+        except ProtocolError as error:
+            self.close()
+            raise ConnectionError(f"the service does not speak Varlink: {error}") from error
+        except OSError:
+            self.close()
+            raise
+        return replies
+
     def _call(self, method: str, parameters: dict[str, Any] | None, more: bool) -> Iterator[dict[str, Any]]:
         deadline = time.monotonic() + self._timeout
         message: dict[str, Any] = {"method": method, "parameters": parameters or {}}

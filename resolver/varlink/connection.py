@@ -18,7 +18,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver.varlink.call import Call, Reply, as_reply
 from resolver.varlink.codec import Decoder, ProtocolError, parse_call
@@ -36,12 +36,26 @@ READ_SIZE = 16 * 1024
 """Bytes to read at once: several times the usual call. A longer one takes some more turns."""
 
 
+class Owner(Protocol):
+    """Who has the connections."""
+
+    def on_idle(self, connection: "Connection", /) -> None:
+        """It has been served, and waits for the next call."""
+
+    def on_close(self, connection: "Connection", /) -> None: ...
+
+    def begin_stream(self, connection: "Connection", /) -> bool:
+        """Whether its user may have one more reply after reply now; else go_on() is called when he may."""
+
+    def end_stream(self, connection: "Connection", /) -> None:
+        """The one that has begun, or waits to."""
+
+
 class Connection:
     """`deadline` is a time of the loop's clock, or None; the connection's owner calls check() about each second."""
 
     def __init__(self, loop: EventLoop, sock: socket.socket, peer: Peer, service: Service, input_seconds: float,
-                 output_seconds: float, on_idle: Callable[["Connection"], None],
-                 on_close: Callable[["Connection"], None]) -> None:
+                 output_seconds: float, owner: Owner) -> None:
         self.peer = peer
         self.busy = False
         self.closed = False
@@ -52,11 +66,12 @@ class Connection:
         self._service = service
         self._input_seconds = input_seconds
         self._output_seconds = output_seconds
-        self._on_idle = on_idle
-        self._on_close = on_close
+        self._owner = owner
         self._decoder = Decoder()
         self._reading = True
         self._call: Call | None = None
+        self._waiting: Any = None  # what a handler would yield, when it is this user's turn
+        self._streams = False
         self._stream: tuple[Iterator[Any], Replies] | None = None
         self._task: Task[None] | None = None
         self._output: deque[tuple[bytes | memoryview, tuple[int, ...]]] = deque()
@@ -66,11 +81,15 @@ class Connection:
     def check(self, now: float) -> None:
         """Close where a deadline has passed, or where nobody is left to read what a handler still yields."""
         if self.deadline is not None and self.deadline <= now:
-            _log.info("closing the connection of pid %d, uid %d: %s", self.peer.pid, self.peer.uid,
-                      "it does not read its replies" if self._output else "its message does not end")
+            _log.info("closing the connection of pid %d, uid %d: %s", self.peer.pid, self.peer.uid, self._why_late())
             self.close()
         elif self._is_given_up():
             self.close()
+
+    def _why_late(self) -> str:
+        if self._waiting is not None:
+            return "others of this user listen, too many of them"
+        return "it does not read its replies" if self._output else "its message does not end"
 
     def _is_given_up(self) -> bool:
         call = self._call if self.busy else None
@@ -92,9 +111,10 @@ class Connection:
             self._stop_stream()
         if self._task is not None:
             self._task.cancel()
+        self._end_stream()
         self.peer.close()
         self._sock.close()
-        self._on_close(self)
+        self._owner.on_close(self)
 
     def on_readable(self) -> None:
         """Read once, and answer the first call where that completes it."""
@@ -140,6 +160,27 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - whatever a handler does, its caller gets a reply
             self.fail(error)
             return
+        if call.more and isinstance(result, (Iterator, AsyncIterator)):
+            self._streams = True
+            if not self._owner.begin_stream(self):
+                self._waiting = result
+                self.deadline = self._loop.time() + self._output_seconds
+                return
+        self._take_result(call, result)
+
+    def go_on(self) -> None:
+        """It is this one's turn to stream, if it is still there."""
+        if self._waiting is None:
+            return
+        result, self._waiting, self.deadline = self._waiting, None, None
+        self._take_result(self._current_call(), result)
+
+    def _end_stream(self) -> None:
+        if self._streams:
+            self._streams, self._waiting = False, None
+            self._owner.end_stream(self)
+
+    def _take_result(self, call: Call, result: Any) -> None:
         if result is None or isinstance(result, (dict, Reply)):
             self.reply(as_reply(result))
         elif isinstance(result, Iterator):
@@ -202,11 +243,12 @@ class Connection:
         self._call = self._task = None
         if self._stream is not None:
             self._stop_stream()
+        self._end_stream()
         if self._decoder.waiting:
             self._loop.call_soon(self._next_call)
         else:
             self._read_on()
-            self._on_idle(self)
+            self._owner.on_idle(self)
 
     def _next_reply(self) -> None:
         """Let the generator yield once, and send what can be sent by then."""

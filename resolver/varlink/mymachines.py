@@ -35,6 +35,8 @@ class MymachinesInterface:
             "addresses": [_fields(explained, owned) for explained in explanation.addresses]}
         if entry.alias:
             reply["alias"] = entry.alias
+        if explanation.rivals:
+            reply["idsAreOf"] = list(explanation.rivals)
         return reply
 
     def do_watch(self, call: Call) -> AsyncIterator[Reply]:

@@ -40,6 +40,11 @@ class Limits(NamedTuple):
     connections_by_uid: int = 512
     """Of one user, root excepted. A client has one at a time, for less than a millisecond."""
 
+    streams_by_uid: int = 16
+    """Calls with `more` that one user, root excepted, has answered at a time; the next wait for their turn. Who listens
+    listens once, and is told of each change; a list takes milliseconds. So what a change costs is bounded, whoever
+    listens, and an honest caller waits for no more than these in a round of the loop."""
+
     reserved_for_root: int = 256
     """Of all, so that no number of users keeps root out."""
 
@@ -47,7 +52,8 @@ class Limits(NamedTuple):
     """For a message to be complete, from connect(2) or from its first byte on: long enough for typing it by hand."""
 
     output_seconds: float = 30.0
-    """For a reply to be taken by who asked for it. A pager may be stopped for some time, not for ever."""
+    """For a reply to be taken by who asked for it, and for a stream's turn to come. A pager may be stopped for some
+    time, not for ever."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -70,6 +76,7 @@ class Server:
         self._by_uid: dict[int, dict[Connection, None]] = {}  # of each user, the longest idle first
         self.refused = 0
         """Connections, for want of a place."""
+        self._streams: dict[int, list[Connection]] = {}  # of each user, in the order in which they came
         self._count = 0
         self._root_count = 0
         self._sweep: Timer | None = None
@@ -155,7 +162,7 @@ class Server:
             return
         limits = self.limits
         connection = Connection(self._loop, sock, peer, self._service, limits.input_seconds, limits.output_seconds,
-                                self._on_idle, self._on_close)
+                                self)
         self._by_uid.setdefault(peer.uid, {})[connection] = None
         self._count += 1
         self._root_count += peer.uid == 0
@@ -185,12 +192,12 @@ class Server:
         idle.close()
         return True
 
-    def _on_idle(self, connection: Connection) -> None:
+    def on_idle(self, connection: Connection) -> None:
         connections = self._by_uid[connection.peer.uid]
         del connections[connection]
         connections[connection] = None
 
-    def _on_close(self, connection: Connection) -> None:
+    def on_close(self, connection: Connection) -> None:
         uid = connection.peer.uid
         connections = self._by_uid[uid]
         del connections[connection]
@@ -198,6 +205,22 @@ class Server:
             del self._by_uid[uid]
         self._count -= 1
         self._root_count -= uid == 0
+
+    def begin_stream(self, connection: Connection) -> bool:
+        streams = self._streams.setdefault(connection.peer.uid, [])
+        streams.append(connection)
+        return connection.peer.uid == 0 or len(streams) <= self.limits.streams_by_uid
+
+    def end_stream(self, connection: Connection) -> None:
+        uid, limit = connection.peer.uid, self.limits.streams_by_uid
+        streams = self._streams[uid]
+        at = streams.index(connection)
+        del streams[at]
+        if not streams:
+            del self._streams[uid]
+        elif uid != 0 and at < limit <= len(streams):
+            # In the next round: who closes a thousand connections does not start as many streams within one another.
+            self._loop.call_soon(streams[limit - 1].go_on)
 
     def _on_sweep(self) -> None:
         now = self._loop.time()

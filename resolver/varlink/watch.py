@@ -25,10 +25,11 @@ class Watches:
     async def watch(self, call: Call) -> AsyncIterator[Reply]:
         if not call.more:
             raise expected_more()
-        pending = _Pending()
+        machines = list(self._machines)  # a copy: they come and go while replies are sent
+        pending = _Pending({entry.key for entry in machines})
         self._pending.add(pending)
         try:
-            for entry in list(self._machines):  # a copy: they come and go while replies are sent
+            for entry in machines:
                 yield Reply(_fields(entry), continues=True)
             yield Reply({"complete": True}, continues=True)
             while True:
@@ -39,9 +40,14 @@ class Watches:
 
 
 class _Pending:
-    """What one watcher has not been told yet: the last of each machine, so that a slow one holds no more than all."""
+    """What one watcher has not been told yet: the last of each machine, and of those that went, only whom it knows.
 
-    def __init__(self) -> None:
+    So one that is slow holds no more than the machines there are and those that it was told of, however many come
+    and go meanwhile.
+    """
+
+    def __init__(self, known: set[str]) -> None:
+        self._known = known  # by key; what has been told, or is being told
         self._changes: dict[str, dict[str, Any]] = {}
         self._any = asyncio.Event()
 
@@ -50,16 +56,23 @@ class _Pending:
             if change.after is not None:
                 self._changes[change.after.key] = _fields(change.after)
             elif change.before is not None:
-                self._changes[change.before.key] = {"name": change.before.machine.name, "gone": True}
+                self._changes.pop(change.before.key, None)
+                if change.before.key in self._known:
+                    self._changes[change.before.key] = {"name": change.before.machine.name, "gone": True}
         self._any.set()
 
     async def take(self) -> list[dict[str, Any]]:
         await self._any.wait()
         self._any.clear()
         taken, self._changes = self._changes, {}
+        for key, fields in taken.items():
+            if "gone" in fields:
+                self._known.discard(key)
+            else:
+                self._known.add(key)
         return list(taken.values())
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
-    return {"name": entry.machine.name, "class": entry.machine.machine_class.value,
+    return {"name": entry.machine.name, "class": entry.machine.machine_class.value, "leader": entry.machine.leader.pid,
             "addresses": [str(ipaddress.ip_address(a.packed)) for a in entry.addresses if not a.scoped]}

@@ -34,6 +34,9 @@ class Host:
     def scope_id(self, address: Address) -> int:
         return self._scope_ids.get(address.ifindex, 0)
 
+    def leads_out(self, address: Address) -> bool:
+        return address.ifindex in self._scope_ids
+
     def way(self, address: Address) -> Way:
         self.asked += 1
         return self._ways.get(str(ip_address(address.packed)), self._otherwise)
@@ -141,3 +144,11 @@ def test_an_address_that_is_given_is_not_repeated_by_one_that_is_not() -> None:
 
 def test_every_reason_has_its_text() -> None:
     assert set(REASONS) == set(Reason) > GIVEN
+
+
+def test_addresses_that_lead_nowhere_push_out_none_that_does() -> None:
+    """As with a load balancer's, which lie on an interface inside by the hundred: they may come first."""
+    many = [guest(f"10.96.{i // 256}.{i % 256}", ifindex=3) for i in range(MACHINE_ADDRESSES_MAX * 4)]
+    found = verdicts(*many, guest("10.0.0.2"), ways={"10.0.0.2": Way.STRAIGHT}, otherwise=Way.INSIDE)
+    assert chosen(found) == [("10.0.0.2", 0, True)]
+    assert found[-1].reason is Reason.ROUTED

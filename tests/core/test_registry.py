@@ -44,6 +44,20 @@ def test_look_ups() -> None:
     assert registry.by_name("web") is registry.by_leader(7) is registry.by_unit("web.scope") is None
 
 
+def test_a_unit_is_the_first_machines_and_then_the_nexts() -> None:
+    registry = Registry()
+    for pid, name in enumerate(["web", "db", "ab"], 2):
+        registry.add(machine(name, pid, unit="shared.service"))
+    owners = []
+    for name in ["db", "web", "ab"]:
+        entry = registry.by_unit("shared.service")
+        assert entry is not None
+        owners.append(entry.key)
+        registry.remove(name)
+    assert owners == ["web", "web", "ab"]
+    assert registry.by_unit("shared.service") is None
+
+
 def test_a_name_and_a_leader_are_one_machines() -> None:
     registry = Registry()
     registry.add(machine("web", 7))
@@ -164,3 +178,22 @@ TestModel.settings = settings(max_examples=60, stateful_step_count=25, deadline=
 @given(st.binary(max_size=16))
 def test_any_address_may_be_asked_for(packed: bytes) -> None:
     assert Registry().by_address(AF_INET, packed) is None
+
+
+def test_rivals_are_those_who_own_some_id_of_a_map() -> None:
+    registry = Registry()
+
+    def add(name: str, pid: int, *extents: tuple[int, int, int]) -> Entry:
+        ids = IdMap(tuple(Extent(*extent) for extent in extents))
+        [change, *_] = registry.add(Machine(name, MachineClass.CONTAINER, ProcessId(pid), uid_map=ids, gid_map=ids))
+        assert change.after is not None
+        return change.after
+
+    add("first", 10, (0, 100000, 1000))
+    add("second", 11, (0, 200000, 1000))
+    beside = add("beside", 12, (0, 101000, 1000), (1000, 199000, 1000))
+    across = add("across", 13, (0, 0, 65536), (65536, 100999, 2), (70000, 200999, 1))
+    assert registry.rivals(beside) == []
+    assert registry.rivals(across) == ["first", "beside", "second"]
+    registry.remove("first")
+    assert registry.rivals(across) == ["beside", "second"]

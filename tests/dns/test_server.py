@@ -3,6 +3,7 @@
 
 import os
 import re
+import select
 import selectors
 import shutil
 import signal
@@ -20,7 +21,7 @@ import dns.message
 import pytest
 from dns.rcode import Rcode
 
-from resolver.dns.tcp import CONNECTIONS_MAX, FORWARDED_MAX, IDLE_SECONDS
+from resolver.dns.tcp import CONNECTIONS_BY_SOURCE, CONNECTIONS_MAX, FORWARDED_MAX, IDLE_SECONDS
 from tests.dns import fuzz
 from tests.dns.serving import PATIENCE, Server, Table
 from tests.lab import wait_for
@@ -208,11 +209,43 @@ def test_a_client_that_does_not_read_its_answers(server: Server) -> None:
 def test_thousands_of_idle_connections(server: Server) -> None:
     with ExitStack() as stack:
         before = server.memory()
-        for _ in range(CONNECTIONS_MAX * 2):
-            stack.enter_context(socket.create_connection(server.address, PATIENCE))
+        for number in range(CONNECTIONS_MAX * 2):
+            source = f"127.0.0.{2 + number % 32}", 0
+            stack.enter_context(socket.create_connection(server.address, PATIENCE, source))
         assert addresses(tcp(server, query("web.machines.internal."))) == ["10.1.2.3"]
         assert len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) < CONNECTIONS_MAX + 32
         assert server.memory() - before < 32 * 2**20
+
+
+def test_who_asks_a_thousand_things_at_once_lets_others_ask_one(server: Server) -> None:
+    """No time is measured: when the one is answered, the others have had a few of their answers each."""
+    one = framed(query("web.machines.internal."))
+    with ExitStack() as stack:
+        server.process.send_signal(signal.SIGSTOP)
+        greedy = [stack.enter_context(Stream(server)) for _ in range(100)]
+        for stream in greedy:
+            stream.send(one * 1000)
+        with Stream(server) as honest:
+            honest.send(one)
+            server.process.send_signal(signal.SIGCONT)
+            assert addresses(honest.next()) == ["10.1.2.3"]
+        server.process.send_signal(signal.SIGSTOP)
+        answered = sum(len(stream.socket.recv(2**20, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+                       for stream in greedy if select.select([stream.socket], [], [], 0)[0])
+        assert answered < 100 * 40 * len(one), answered // len(one)
+        server.process.send_signal(signal.SIGCONT)
+        # And they get the rest, in their turn.
+        assert all(len(greedy[0].next().answer) == 1 for _ in range(1000))
+
+
+def test_one_client_takes_no_more_than_its_share_of_connections(server: Server) -> None:
+    before = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+    with ExitStack() as stack:
+        first = stack.enter_context(Stream(server))
+        for _ in range(CONNECTIONS_BY_SOURCE):
+            stack.enter_context(Stream(server))
+        assert first.ended()
+        assert len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) - before <= CONNECTIONS_BY_SOURCE
 
 
 def test_an_idle_connection_ends(server: Server) -> None:

@@ -18,14 +18,12 @@ from tests.lab import PROJECT, wait_for
 from tests.lab.processes import children, end
 
 from .groups import Groups
-from .root import CACHE, FIRMLY_SET, remove_tree, run_in, step, whole_root
+from .root import CACHE, FIRMLY_SET, SOURCES, remove_tree, run_in, step, whole_root
 
 BOOT_SECONDS = 90       # takes two; a machine without a free processor takes longer
 POWEROFF_SECONDS = 30
 RUN_SECONDS = 20        # of one command, unless the test knows better
 
-CONSOLE = CACHE / "console.log"
-SOURCES = "usr/src/mymachines"
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "*.so", "__pycache__", ".*_cache",
                                     ".hypothesis")
 NSSWITCH = """\
@@ -46,20 +44,25 @@ AGAINST_MACHINED = "MYMACHINES_TEST_MACHINED" in os.environ
 class BootedHost:
     """A context manager: copies the tree, installs, boots; in the end powers off and removes the copy."""
 
+    KIND = ""
+    """Which of a run's hosts; begins with a dot."""
+
     def __init__(self) -> None:
-        self.root = CACHE / f"host-{os.getpid()}"
+        self._name = f"{os.getpid()}{self.KIND}"
+        self.root = CACHE / f"host-{self._name}"
+        self._console = CACHE / f"console{self.KIND}.log"
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._groups: Groups | None = None
         self.pid = 0
 
     def __enter__(self) -> Self:
-        base = whole_root()
+        base = self.base_tree()
         for old in CACHE.glob("host-*"):
-            if not Path("/proc", old.name.removeprefix("host-")).exists():
+            if not Path("/proc", old.name.removeprefix("host-").partition(".")[0]).exists():
                 remove_tree(old)
         try:
             step(["cp", "-a", "--reflink=auto", str(base), str(self.root)])
-            self._install()
+            self.install()
             self._boot()
         except BaseException:
             self.close()
@@ -69,19 +72,23 @@ class BootedHost:
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
         self.close()
 
-    def _install(self) -> None:
+    def base_tree(self) -> Path:
+        return whole_root()
+
+    def install(self) -> None:
+        """Into the copy, before it is booted."""
         shutil.copytree(PROJECT, self.root / SOURCES, ignore=NOT_COPIED, symlinks=True)
         run_in(self.root, "make", "--silent", "install", cwd=f"/{SOURCES}")
         run_in(self.root, "useradd", "--create-home", f"--uid={USER_ID}", "--shell=/bin/bash", USER)
         (self.root / "etc/nsswitch.conf").write_text(NSSWITCH)
 
     def _boot(self) -> None:
-        groups = self._groups = Groups()
-        with CONSOLE.open("wb") as console:
+        groups = self._groups = Groups(self._name)
+        with self._console.open("wb") as console:
             self._nspawn = subprocess.Popen(
                 [*groups.enter(), "setpriv", "--pdeathsig=KILL", "systemd-nspawn", "--quiet", "--boot",
                  f"--directory={self.root}",
-                 f"--machine=mymachines-test-{os.getpid()}", "--register=no", "--keep-unit", "--private-network",
+                 f"--machine=mymachines-test-{self._name}", "--register=no", "--keep-unit", "--private-network",
                  "--capability=all", "--console=pipe"],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, start_new_session=True,
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"})
@@ -91,7 +98,7 @@ class BootedHost:
 
     def _leader(self) -> int:
         assert self._nspawn is not None
-        assert self._nspawn.poll() is None, f"the host did not boot:\n{CONSOLE.read_text()[-3000:]}"
+        assert self._nspawn.poll() is None, f"the host did not boot:\n{self._console.read_text()[-3000:]}"
         for pid in children(self._nspawn.pid):
             words = next((line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()
                           if line.startswith("NSpid:")), [])

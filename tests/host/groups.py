@@ -22,12 +22,13 @@ PREFIX = "mymachines-test-"
 class Groups:
     """By one path in every hierarchy that systemd-nspawn writes to. `remove` when nothing runs there any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """`name` begins with this process's id, up to a dot."""
         for mount in hierarchies():
             for old in mount.glob(f"{PREFIX}*"):
-                if not Path("/proc", old.name.removeprefix(PREFIX)).exists():
+                if not Path("/proc", old.name.removeprefix(PREFIX).partition(".")[0]).exists():
                     end(old)
-        self._folders = [mount / f"{PREFIX}{os.getpid()}" for mount in hierarchies()]
+        self._folders = [mount / f"{PREFIX}{name}" for mount in hierarchies()]
         if not self._folders:
             raise Unavailable("no control group hierarchy is mounted")
         try:

@@ -9,19 +9,21 @@ import fcntl
 import hashlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab import Unavailable
+from tests.lab import PROJECT, Unavailable
 
 CACHE = Path(os.environ.get("MYMACHINES_TEST_CACHE") or "/var/tmp/mymachines-tests")
 TOOLS = ("debootstrap", "systemd-nspawn", "apt-get", "nsenter", "setpriv", "make")
 
-SUITE = "trixie"
+SUITE = os.environ.get("MYMACHINES_TEST_SUITE") or "trixie"
+"""Or bookworm, which is too long for each run: see the Makefile."""
 GUEST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "iproute2", "libpam-systemd")
 """What boots, gets an address, and has logins to list: the image `web`, and the beginning of the host itself."""
 HOST_PACKAGES = (
@@ -32,6 +34,7 @@ HOST_PACKAGES = (
 """systemd's machined, its libnss_mymachines and its clients; polkit; what README says that an installation needs; what
 makes file systems and files of every kind."""
 
+SOURCES = "usr/src/mymachines"
 GUEST_IMAGE = "var/lib/machines/web"
 
 STEP_SECONDS = 900
@@ -49,16 +52,36 @@ FROM_THE_MACHINE = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTP
 
 def whole_root() -> Path:
     """The tree, made where it is not there yet. Raises Unavailable where this machine cannot."""
+    return _kept(SUITE, (SUITE, GUEST_PACKAGES, HOST_PACKAGES, *map(inspect.getsource, (_make, _clean))), _make)
+
+
+def packaging_root() -> Path:
+    """The same, and with what `make deb` needs, so that packages can be made and installed there."""
+    base = whole_root()
+    wanted = re.findall(r"(?m)^DEB_PACKAGES .*(?:\n[ \t].*)*", (PROJECT / "Makefile").read_text())
+
+    def make(root: Path) -> None:
+        step(["cp", "-a", "--reflink=auto", str(base), str(root)])
+        (root / SOURCES).mkdir(parents=True)
+        shutil.copyfile(PROJECT / "Makefile", root / SOURCES / "Makefile")
+        run_in(root, "make", "--silent", "deb-packages", cwd=f"/{SOURCES}")
+        remove_tree(root / SOURCES)
+        _clean(root)
+
+    return _kept(f"packaging-{SUITE}", (base.name, wanted, inspect.getsource(make)), make)
+
+
+def _kept(name: str, recipe: object, make: Callable[[Path], None]) -> Path:
+    """What `make` makes, kept in the cache for as long as the recipe is the same."""
     require_tools()
     CACHE.mkdir(parents=True, exist_ok=True)
-    recipe = repr((SUITE, GUEST_PACKAGES, HOST_PACKAGES, *map(inspect.getsource, (_make, _clean)))).encode()
-    root = CACHE / f"{SUITE}-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    root = CACHE / f"{name}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
     with locked(CACHE / "making.lock"):
         if not root.exists():
-            for old in CACHE.glob(f"{SUITE}-*"):    # of another recipe, or of a run that was interrupted
+            for old in CACHE.glob(f"{name}-*"):    # of another recipe, or of a run that was interrupted
                 remove_tree(old)
             unfinished = CACHE / f"{root.name}.unfinished"
-            _make(unfinished)
+            make(unfinished)
             unfinished.rename(root)
     return root
 

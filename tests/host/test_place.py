@@ -7,9 +7,10 @@ import pytest
 
 from tests.lab import wait_for
 
-from .booted import AGAINST_MACHINED, SOURCES, USER_ID, BootedHost
+from .booted import AGAINST_MACHINED, USER_ID, BootedHost
 from .conftest import TAKE_OVER_SECONDS, Shell, serves, take_place
 from .guests import Guest
+from .root import SOURCES
 
 PACKAGES = ("libnss-mymachines", "systemd-container", "dbus-system-bus-common", "polkitd")
 LEFT_OUT_OF_THE_TREE = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/")

@@ -44,7 +44,7 @@ def recycle() -> None:
             second = successor(identity)
             with fails(NoSuchProcess, "another process"):
                 Process.from_identity(identity)
-            for ask in (held.start_time, held.unit, held.uid_map, held.identity, lambda held=held: held.send_signal(9)):
+            for ask in (held.start_time, held.unit, held.id_maps, held.identity, lambda held=held: held.send_signal(9)):
                 with fails(NoSuchProcess):
                     ask()
             assert second.poll() is None

@@ -3,10 +3,13 @@
 
 import asyncio
 import errno
+import fcntl
 import ipaddress
 import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -27,6 +30,8 @@ from tests.hostside.worlds import in_net, needs_root, sleeper
 from tests.lab.waiting import wait_for
 
 pytestmark = needs_root
+
+SIOCGSKNS = 0x894C  # linux/sockios.h: a descriptor of a socket's network namespace
 
 
 @pytest.fixture
@@ -374,37 +379,60 @@ def test_a_kernel_that_hangs_costs_a_second_and_a_thread(guest: Process, monkeyp
     go_on = threading.Event()
     open_really = netns._open
     before = len(os.listdir("/proc/self/fd"))
+    threads: set[int] = set()
 
     def hang(namespace: int, groups: int) -> socket.socket:
+        threads.add(threading.get_native_id())
         go_on.wait(10)
         return open_really(namespace, groups)
 
     monkeypatch.setattr(netns, "_open", hang)
 
     async def run() -> None:
-        opener = NetlinkOpener()
+        opener = NetlinkOpener(by_thread=True)
         for _ in range(netns.OPENING_MAX + 3):
             with pytest.raises(TimeoutError):
                 await opener.open(guest, 0)
-        assert sum(thread.name == "netns" for thread in threading.enumerate()) == netns.OPENING_MAX
+        assert len(threads) == netns.OPENING_MAX
         go_on.set()
         monkeypatch.setattr(netns, "TURN_SECONDS", 5)
         monkeypatch.setattr(netns, "OPEN_SECONDS", 5)
         (await opener.open(guest, 0)).close()
         # What came too late is closed.
-        await eventually(lambda: not any(thread.name == "netns" for thread in threading.enumerate()))
+        await eventually(lambda: not any(os.path.exists(f"/proc/self/task/{thread}") for thread in threads))
         await asyncio.sleep(0)
 
     asyncio.run(run())
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_nobody_else_leaves_the_hosts_network(guest: Process) -> None:
+@pytest.mark.parametrize("by_thread", [False, True])
+def test_the_socket_is_the_guests_and_nobody_stays_there(guest: Process, by_thread: bool) -> None:
     async def run() -> None:
-        (await NetlinkOpener().open(guest, 0)).close()
+        with await NetlinkOpener(by_thread).open(guest, 0) as opened:
+            namespace = fcntl.ioctl(opened, SIOCGSKNS)
+            assert os.fstat(namespace).st_ino == guest.namespace("net")[1]
+            os.close(namespace)
 
     asyncio.run(run())
     wait_for(lambda: namespaces_of_threads() == {os.stat("/proc/self/ns/net").st_ino}, 1)
+
+
+def test_who_does_not_own_the_hosts_network_sends_a_thread() -> None:
+    code = "from resolver.host import netns; print(netns.NetlinkOpener()._by_thread)"
+    for enter, by_thread in (["unshare", "--user", "--map-root-user"], "True"), (
+            ["unshare", "--user", "--map-root-user", "--net"], "False"):
+        done = subprocess.run([*enter, sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == by_thread
+
+
+def test_who_cannot_come_back_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(netns, "_CLONE_NEWNET", 0x20000)  # CLONE_NEWNS: the descriptor is of another kind
+        netns._come_back(os.open("/proc/self/ns/net", os.O_RDONLY))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == netns.EXIT_ASTRAY
 
 
 def namespaces_of_threads() -> set[int]:
@@ -415,3 +443,18 @@ def namespaces_of_threads() -> set[int]:
         except FileNotFoundError:
             pass  # it ended just now
     return found
+
+
+def test_an_address_that_leads_out_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events about a thousand others may come before the dump tells of it."""
+    monkeypatch.setattr(addresses_module, "ADDRESSES_KEPT_MAX", 10)
+    dump = addresses_module._Dump()
+    dump.apply(netlink.Message(netlink.RTM_NEWLINK, 1, False, netlink.Link(2, "host0", link=7, link_netnsid=0)))
+    for i in range(100):
+        packed, index = bytes([10, 0, 0, i]), 3 if i != 50 else 2
+        entry = netlink.AddressEntry((AF_INET, index, packed, 32, packed), Address(AF_INET, packed, index))
+        dump.apply_event(netlink.Message(netlink.RTM_NEWADDR, 1, False, entry))
+    kept = [address.packed[3] for address in dump.state.addresses.values()]
+    assert len(kept) == 10
+    assert 50 in kept
+    assert dump.state.incomplete

@@ -2,7 +2,9 @@
 """Which of the host's interfaces leads to a machine. The host is a network namespace here."""
 
 import asyncio
+import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from resolver.host.links import MASTERS_MAX, HostLinks
 from resolver.host.netlink import Link
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
-from tests.hostside.worlds import in_net, needs_root, sleeper
+from tests.hostside.worlds import PROJECT, in_net, needs_root, sleeper
 
 pytestmark = needs_root
 
@@ -156,3 +158,24 @@ def test_the_real_host_has_a_loopback() -> None:
         assert links.scope_id(2**30) == 0
     finally:
         links.close()
+
+
+ODD_NAME = r"""
+import json, os, subprocess
+from resolver.addressing import Followed
+from resolver.core.addresses import Reason, Verdict
+from resolver.core.machine import Address, AddressSource
+subprocess.run([b"ip", b"link", b"add", b"name", b"ve-\xff\x1b[1m", b"type", b"bridge"], check=True)
+index = int(subprocess.run(["ip", "-o", "link"], check=True, capture_output=True).stdout.split(b"\n")[1].split(b":")[0])
+seen = Verdict(Address(2, bytes([10, 0, 0, 2]), index, source=AddressSource.LEASE), Reason.ROUTED)
+[explained] = Followed("vm", None, verdicts=(seen,)).explained()
+print(json.dumps(explained.interface))
+"""
+
+
+def test_the_hosts_interfaces_may_have_names_that_are_no_text() -> None:
+    """Where a virtual machine was seen is told by name, and JSON has no bytes."""
+    done = subprocess.run(["unshare", "--net", sys.executable, "-c", ODD_NAME], capture_output=True, text=True,
+                          timeout=30, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == "ve-\ufffd\x1b[1m"

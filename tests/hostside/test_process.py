@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from resolver.core.idmap import Extent
+from resolver.core.idmap import Extent, IdMap
 from resolver.core.machine import ProcessId
 from resolver.host import process as process_module
 from resolver.host.process import NoSuchProcess, Process, boot_id
@@ -94,7 +94,7 @@ def test_a_zombie_is_refused_and_an_exit_is_seen() -> None:
         with pytest.raises(NoSuchProcess):
             Process.open(child.pid)
         with pytest.raises(NoSuchProcess):
-            process.uid_map()
+            process.id_maps()
 
 
 def test_a_thread_is_refused() -> None:
@@ -174,7 +174,7 @@ def test_a_closed_process_answers_nothing(child: int) -> None:
     process = Process.open(child)
     process.close()
     process.close()
-    for ask in (process.exited, process.identity, process.fileno, process.uid_map, lambda: process.send_signal(0)):
+    for ask in (process.exited, process.identity, process.fileno, process.id_maps, lambda: process.send_signal(0)):
         with pytest.raises(ValueError, match="closed"):
             ask()
 
@@ -203,29 +203,25 @@ def test_a_signal_reaches_the_process(child: int) -> None:
 def test_maps_of_a_user_namespace() -> None:
     with sleeper("-U") as pid, Process.open(pid) as process:
         assert not process.shares_namespace("user")
-        assert process.map_pending()
-        assert not process.uid_map()
+        assert process.id_maps() == (IdMap(), IdMap(), True)
+        uids = IdMap((Extent(0, 100000, 1000), Extent(5000, 200000, 1)))
         Path(f"/proc/{pid}/uid_map").write_text("0 100000 1000\n5000 200000 1\n")
-        assert process.map_pending()
+        assert process.id_maps() == (uids, IdMap(), True)
         Path(f"/proc/{pid}/gid_map").write_text("0 300000 65536\n")
-        assert not process.map_pending()
-        assert process.uid_map().extents == (Extent(0, 100000, 1000), Extent(5000, 200000, 1))
-        assert process.gid_map().extents == (Extent(0, 300000, 65536),)
+        assert process.id_maps() == (uids, IdMap((Extent(0, 300000, 65536),)), False)
 
 
 @needs_root
 def test_a_map_that_reads_like_the_hosts_is_a_map_all_the_same() -> None:
     with sleeper("-U") as pid, Process.open(pid) as process:
         Path(f"/proc/{pid}/uid_map").write_text("0 0 4294967295\n")
-        assert process.uid_map().extents == (Extent(0, 0, 2**32 - 1),)
+        assert process.id_maps().uid.extents == (Extent(0, 0, 2**32 - 1),)
 
 
 def test_the_hosts_user_namespace_has_no_map(child: int) -> None:
     with Process.open(child) as process:
         assert process.shares_namespace("user")
-        assert not process.uid_map()
-        assert not process.gid_map()
-        assert not process.map_pending()
+        assert process.id_maps() == (IdMap(), IdMap(), False)
 
 
 @needs_root

@@ -15,10 +15,12 @@ import pytest
 from resolver.core.errors import InvalidArgument
 from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.host import process as process_module
+from resolver.host import state_files as state_files_module
 from resolver.host.process import NoSuchProcess, Process
 from resolver.host.state_files import StateFiles
 from tests.hostside.worlds import needs_root, run_inside
 from tests.lab.cgroups import Scope
+from tests.lab.killing import killed_at_each_line
 
 
 @pytest.fixture
@@ -272,6 +274,90 @@ def test_a_failure_half_way_leaves_the_old_file_and_no_other(files: StateFiles, 
         files.save(web if call == "symlink" else replace(web, service="new"))  # the link comes last
     monkeypatch.undo()
     assert ((public / "web").read_bytes(), listed(public), listed(private)) == before
+
+
+def tree(*folders: Path) -> dict[str, bytes | str]:
+    return {f"{folder.name}/{path.name}": os.readlink(path) if path.is_symlink() else path.read_bytes()
+            for folder in folders for path in folder.iterdir()}
+
+
+STEPS = (StateFiles.save, StateFiles.link, StateFiles.remove, StateFiles._remove_what_goes_with,
+         state_files_module._write, state_files_module._link)
+
+
+@pytest.mark.parametrize("act", ["save", "remove"])
+def test_killed_at_each_step_leaves_what_was_before_or_after(files: StateFiles, web: Machine, public: Path,
+                                                             private: Path, act: str) -> None:
+    other = replace(web, name="other", unit="other.scope", monotonic=1)
+    files.save(other)
+    without = tree(public, private)
+    files.save(web)
+    states = {"save": (without, tree(public, private)), "remove": (tree(public, private), without)}[act]
+    seen = []
+
+    def prepare() -> None:
+        if act == "save":
+            files.remove(web.name, web.unit)
+        else:
+            files.save(web)
+
+    prepare()
+    call = {"save": lambda: files.save(web), "remove": lambda: files.remove(web.name, web.unit)}[act]
+    for _ in killed_at_each_line(call, *STEPS):
+        loaded = files.load()
+        assert loaded.errors == []
+        files.tidy(loaded.machines)
+        found = tree(public, private)
+        assert found in states, (act, sorted(found))
+        seen.append(states.index(found))
+        prepare()
+    print(len(seen) - 1, "deaths")
+    assert seen == sorted(seen)  # before, then after
+    assert set(seen) == {0, 1}
+
+
+def test_a_new_machine_that_could_not_be_saved_has_left_nothing(files: StateFiles, web: Machine, public: Path,
+                                                                private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in ("symlink", "rename", "open"):
+        for failing in range(1, 4):
+            left = failing
+
+            def fail(*arguments: object, real: object = getattr(os, call), **options: object) -> object:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    raise OSError(errno.ENOSPC, "no room")
+                return real(*arguments, **options)  # type: ignore[operator]
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, fail)
+                try:
+                    files.save(web)
+                except OSError:
+                    assert tree(public, private) == {}
+            files.remove(web.name, web.unit)
+
+
+def test_what_belongs_to_others_is_not_tidied(files: StateFiles, web: Machine, public: Path, private: Path) -> None:
+    files.save(web)
+    (public / "machineds").write_text("of a later version")
+    (public / "unit:machineds.scope").symlink_to("machineds")
+    (private / "machineds").write_text("and its other half")
+    before = tree(public, private)
+    files.tidy([web])
+    assert tree(public, private) == before
+    (public / "machineds").unlink()
+    files.tidy([web])
+    assert len(tree(public, private)) == 3
+
+
+def test_a_link_that_is_missing_is_made(files: StateFiles, web: Machine, public: Path) -> None:
+    """Of two machines in a unit the second one's takes over; a daemon was killed between the two steps."""
+    files.save(web)
+    (public / "unit:web.scope").unlink()
+    files.save(replace(web, name="without"), linked=False)
+    files.tidy([web])
+    assert os.readlink(public / "unit:web.scope") == "web"
 
 
 @needs_root

@@ -54,6 +54,17 @@ class Scope:
         for procs in self.procs_files:
             procs.write_text(str(pid))
 
+    def freeze(self, frozen: bool) -> None:
+        """All of it at once, as `systemctl freeze` does; v2 alone has that. Returns when it is so."""
+        files = [slice_ / self.name / "cgroup.freeze" for slice_ in self._slices]
+        files = [file for file in files if file.exists()]
+        if not files:
+            raise Unavailable("this kernel has no cgroup.freeze")
+        for file in files:
+            file.write_text(str(int(frozen)))
+            events = file.with_name("cgroup.events")
+            wait_for(lambda events=events: f"frozen {int(frozen)}" in events.read_text())  # type: ignore[misc]
+
     def pids(self) -> set[int]:
         return {int(pid) for procs in self.procs_files if procs.exists() for pid in procs.read_text().split()}
 

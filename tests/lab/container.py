@@ -143,6 +143,11 @@ class Container:
         self.host.run(["kill", "-KILL", str(self.leader)])
         wait_for(lambda: starter.poll() is not None, KILL_TIMEOUT, "the leader's end")
 
+    def freeze(self, frozen: bool = True) -> None:
+        """Its control group; it has one where it was given a scope."""
+        assert self._scope is not None, "this container has no scope"
+        self._scope.freeze(frozen)
+
     def close(self) -> None:
         for child in self._children:
             end(child)

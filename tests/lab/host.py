@@ -77,6 +77,7 @@ class TestHost:
         self._run_size = run_size
         self._children: list[subprocess.Popen[bytes]] = []
         self._daemons: list[Daemon] = []
+        self._killed = False    # a daemon that is forgotten by now
         self._containers: list[Container] = []
         self._numbers = itertools.count(1)
         self._holder: subprocess.Popen[bytes] | None = None
@@ -130,7 +131,7 @@ class TestHost:
             for container in self._containers:
                 last_first.callback(container.close)
         self._holder = None
-        if any(daemon.process.returncode == -signal.SIGKILL for daemon in self._daemons):
+        if self._killed or any(daemon.process.returncode == -signal.SIGKILL for daemon in self._daemons):
             kill_all(pid for pid in members(self._namespaces) if OUTLIVES_ITS_DAEMON in describe(pid))
         try:
             wait_for(lambda: not members(self._namespaces), STRAY_TIMEOUT)
@@ -223,6 +224,13 @@ class TestHost:
         daemon = Daemon(self.popen, words, os.environ if env is None else env, ready_timeout=ready_timeout)
         self._daemons.append(daemon)
         return daemon
+
+    def forget_daemon(self, daemon: Daemon) -> None:
+        """Of a daemon that was killed and closed, nothing is kept: for tests that kill a thousand."""
+        assert daemon.process.returncode == -signal.SIGKILL
+        self._daemons.remove(daemon)
+        self._children.remove(daemon.process)
+        self._killed = True
 
     def container(self, name: str, **options: Any) -> "Container":
         """A container, started; options as Container's. It ends with the host, or before."""

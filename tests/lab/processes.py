@@ -44,7 +44,7 @@ def reap_adopted() -> None:
         try:
             if not is_alive(pid) and pid_namespaces(pid) > pid_namespaces("self"):
                 os.waitpid(pid, os.WNOHANG)
-        except FileNotFoundError:   # another thread has just waited for it
+        except (FileNotFoundError, ProcessLookupError, ChildProcessError):  # another thread has just waited for it
             pass
 
 

@@ -352,6 +352,25 @@ def test_an_alarm_that_is_late_and_one_that_is_not_set() -> None:
     asyncio.run(run())
 
 
+def test_leases_come_and_go_with_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forth and back, and twice. The kernel's word that the clock was set is injected, as the jump is."""
+    offset, real = 0.0, time.time
+    monkeypatch.setattr(time, "time", lambda: real() + offset)
+
+    async def test(watch: Watch) -> None:
+        nonlocal offset
+        watch.plain.mkdir(parents=True)
+        replace(watch.plain / "dnsmasq.leases", line("10.1.0.4") + line("10.1.0.5", real() + 86400)
+                + line("10.1.0.6", 0))
+        for _ in range(2):
+            for jump, there in ((0.0, (4, 5, 6)), (7200.0, (5, 6)), (1e6, (6,)), (-1e6, (4, 5, 6)), (7200.0, (5, 6))):
+                offset = jump
+                watch.files._alarm._on_readable()
+                await watch.until(*(f"10.1.0.{number}" for number in there))
+
+    watching(tmp_path, test)
+
+
 def test_events_that_are_cut_short() -> None:
     whole = inotify._EVENT.pack(1, inotify.IN_CREATE, 0, 16) + b"web".ljust(16, b"\0")
     assert list(inotify.parse(whole + whole[:7])) == [inotify.Event(1, inotify.IN_CREATE, "web")]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Damaged tables: never a crash, never a hang, never anything but found, unknown or unavailable."""
+"""Damaged tables: never a crash, never a hang, never anything but found, unknown or unavailable.
+
+Through the real system calls; tests/fuzz has millions of them, without.
+"""
 
 import contextlib
-import random
 import select
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from resolver._table import ffi, lib
 
 from .asking import QUESTIONS, View
-from .conftest import ROOT, Compile
+from .conftest import ROOT
 from .tables import MACHINES, Machine, publish, slot_bytes, table_bytes
 
 SECONDS_FOR_ALL_QUESTIONS = 10
@@ -216,18 +218,3 @@ def test_an_address_answers_backwards_only_if_it_is_flagged_so(table_path: Path)
     with View(publish(table_path, table.bytes)) as view:
         assert view.ask("address 10.0.0.2") == "unknown"
         assert view.ask("host web").startswith("web 10.0.0.2%0/0")
-
-
-def test_no_byte_is_read_outside_the_slot(compile_c: Compile, tmp_path: Path) -> None:
-    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    program = compile_c("hostile.c", *flags, sources=["table.c", "slot.c", "view.c"])  # it includes answer.c
-    table = tmp_path / "table"
-    table.write_bytes(table_bytes())
-    found = 0
-    for seed in [1, 2, random.randrange(1 << 32)]:
-        done = subprocess.run(
-            [program, table, "20000", str(seed)], capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-        found += int(done.stdout)
-    assert found > 1000  # not all was refused at the door

@@ -64,7 +64,6 @@ def test_the_32_bit_one_as_well(needs_m32: None, tmp_path: Path) -> None:
         "interrupted",
         "not_roots_daemon",
         "absent",
-        "no_descriptors",
         "through_glibc",
     ],
 )

@@ -3,7 +3,6 @@
 
 import errno
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -187,15 +186,11 @@ def timed(_shim: Shim, program: str, machines: str) -> None:
     subprocess.run([program, sys.argv[2], *arguments], check=True)
 
 
-def no_descriptors(shim: Shim) -> None:
-    """A process that may open nothing gets no answer, and no error that it would act upon."""
+def around(_shim: Shim, program: str, case: str) -> None:
+    """Prints how around.c ended."""
     publish(TABLE, table_bytes(MACHINES))
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    reply = shim.gethostbyname4("web")
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert reply == Reply(UNAVAIL, errno.ENOENT, HOST_NOT_FOUND, UNTOUCHED)
-    assert shim.gethostbyname4("web").status == SUCCESS
+    done = subprocess.run([program, case], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False, timeout=50)
+    print(done.returncode)
 
 
 NSSWITCH = """

@@ -539,3 +539,55 @@ def test_without_descriptors_the_server_waits_and_goes_on(serve: Serve) -> None:
     with client:
         client.sendall(message("Echo", {"text": "x"}))
         assert client.recv(100)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("endless", [False, True])
+def test_one_user_has_a_few_streams_at_a_time_and_the_next_in_their_turn(
+        serve: Serve, tmp_path: Path, endless: bool) -> None:
+    tmp_path.chmod(0o755)   # it is gone into before the user changes: who may pass above it does not matter
+    limits = Limits(streams_by_uid=3, output_seconds=0.5 if endless else PATIENCE)
+    server = serve(limits=limits)
+    code = f"""
+import os, socket, sys
+os.chdir({str(tmp_path)!r})
+os.setgid(12345); os.setuid(12345)
+held = []
+for _ in range(9):
+    held.append(socket.socket(socket.AF_UNIX)); held[-1].connect({os.path.basename(server.path)!r})
+    held[-1].send({message("Count", {"to": 10**9 if endless else 200, "pad": 10_000}, more=True)!r})
+    held[-1].settimeout({PATIENCE})
+print("asked", flush=True); sys.stdin.readline()
+for sock in held:
+    replies = 0
+    try:
+        while {not endless} and replies < 200 and (data := sock.recv(65536)):
+            replies += data.count(b"\\0")
+    except ConnectionResetError: pass
+    print(replies, flush=True)
+"""
+    hog = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert hog.stdout is not None
+        assert hog.stdout.readline() == "asked\n"
+
+        def streams() -> list[Any]:
+            return server.server._streams.get(12345, [])
+
+        if endless:
+            # Those that listen read nothing and go by their deadline; so do those that wait. Nothing stays.
+            wait_for(lambda: server.server.connection_count == 0, PATIENCE)
+        else:
+            wait_for(lambda: len(streams()) == 9, PATIENCE)
+            # Those that have begun are stopped by full sockets, and the others have not begun.
+            assert [stream._waiting is not None for stream in streams()] == [False] * 3 + [True] * 6
+            # Root is served beside them, streams too; so are this user's calls of one reply.
+            with Dialogue(server.path) as client:
+                client.send_call("Count", {"to": 2}, more=True)
+                assert [client.receive()["parameters"]["number"] for _ in range(2)] == [0, 1]
+        output, _ = hog.communicate("go\n", timeout=60)
+        assert output.split() == ["0" if endless else "200"] * 9
+    finally:
+        hog.kill()
+        hog.communicate()
+    wait_for(lambda: not server.server._streams and server.server.connection_count == 0, PATIENCE)

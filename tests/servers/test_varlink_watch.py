@@ -53,10 +53,11 @@ def test_all_machines_and_then_each_change() -> None:
     async def steps(world: World) -> None:
         world.add("Web", 2, 1)
         watch = world.watch()
-        assert await following(watch) == {"name": "Web", "class": "container", "addresses": ["10.0.0.1"]}
+        assert await following(watch) == {"name": "Web", "class": "container", "leader": 2,
+                                           "addresses": ["10.0.0.1"]}
         world.add("db", 3)
         assert await following(watch) == {"complete": True}
-        assert await following(watch) == {"name": "db", "class": "container", "addresses": []}
+        assert await following(watch) == {"name": "db", "class": "container", "leader": 3, "addresses": []}
         waiting = asyncio.create_task(following(watch))
         await asyncio.sleep(0)
         world.watches.on_changes(world.registry.remove("web"))
@@ -106,5 +107,26 @@ def test_who_stops_listening_is_forgotten() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert not world.watches._pending
+
+    run(steps)
+
+
+def test_a_slow_watcher_holds_no_more_than_it_knows_and_there_is() -> None:
+    """However many come and go while it does not listen."""
+    async def steps(world: World) -> None:
+        world.add("web", 2, 1)
+        watch = world.watch()
+        await following(watch)
+        assert await following(watch) == {"complete": True}
+        for number in range(1000):
+            world.add(f"m{number}", 3, 2)
+            world.watches.on_changes(world.registry.remove(f"m{number}"))
+        world.watches.on_changes(world.registry.remove("web"))
+        [pending] = world.watches._pending
+        assert list(pending._changes) == ["web"]
+        assert await following(watch) == {"name": "web", "gone": True}
+        world.add("db", 4)
+        assert (await following(watch))["name"] == "db"
+        assert pending._known == {"db"}
 
     run(steps)

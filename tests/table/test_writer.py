@@ -25,6 +25,7 @@ from resolver.core.registry import Registry
 from resolver.table import file as table_file
 from resolver.table.reader import TableReader, TableUnavailable
 from resolver.table.writer import TableWriter
+from tests.lab.killing import killed_at_each_line
 
 NAMES = ["web", "Db", "qemu-1-web", "lxc-2-web", "a.dotted.name", "x" * 60, "long-" + "y" * 20]
 ADDRESSES = [ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(4)] + [
@@ -157,6 +158,80 @@ def test_a_writer_killed_half_way_leaves_the_old_answers(path: Path, writer: tup
     successor.publish(registry.add(machine("Db", 3, chosen=(ADDRESSES[1],))))
     assert_same(reader, registry)
     successor.close(unlink=False)
+
+
+STEPS = (table_file.TableFile.create, table_file.TableFile.appear, table_file.TableFile.retire,
+         table_file.TableFile.unlink, table_file.TableFile.close, table_file._retire_aside, TableWriter._replace,
+         TableWriter.close)
+
+
+@pytest.mark.parametrize("act", ["grow", "withdraw"])
+def test_killed_at_each_step_misleads_no_reader(path: Path, act: str) -> None:
+    """Not even one that has mapped the file which was to be replaced, and has looked at the path a moment ago."""
+    # Not for reverse look-ups, which only the first of the machines would have.
+    old, new = (replace(address, reverse=False) for address in ADDRESSES[:2])
+    registry = Registry()
+    for number in range(60):
+        registry.add(machine(f"m{number}", number + 2, chosen=(old,)))
+    grown = Registry()
+    for number in range(70):
+        grown.add(machine(f"m{number}", number + 2, chosen=(new,)))
+
+    def child() -> None:
+        writer = TableWriter(str(path), grown)
+        writer._table = table_file.TableFile.adopt(str(path))
+        if act == "grow":
+            writer.reset()
+        else:
+            writer.close(unlink=True)
+
+    def prepare() -> TableReader:
+        path.unlink(missing_ok=True)
+        writer = TableWriter(str(path), registry)
+        writer.reset()
+        writer.close(unlink=False)
+        reader = reader_of(path)
+        assert reader.host_by_name("m0") == ("m0", (old,))
+        return reader
+
+    reader = prepare()
+    deaths = []
+    for number in killed_at_each_line(child, *STEPS):
+        deaths.append(number)
+        with contextlib.suppress(TableUnavailable):  # then the daemon is asked
+            assert reader.host_by_name("m0") in (("m0", (old,)), ("m0", (new,)))
+        successor = TableWriter(str(path), grown)
+        successor.reset()
+        successor.publish(grown.remove("m0"))
+        assert reader.host_by_name("m0") is None
+        assert reader.host_by_name("m69") is not None
+        assert os.listdir(path.parent) == ["table-1"]
+        successor.publish(grown.add(machine("m0", 2, chosen=(new,))))
+        successor.close(unlink=True)
+        reader = prepare()
+    print(len(deaths) - 1, "deaths")
+    assert len(deaths) > 8
+
+
+def test_a_table_that_cannot_appear_leaves_the_old_one(path: Path, writer: tuple[TableWriter, Registry],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    table, registry = writer
+    table.publish(registry.add(machine("m0", 1)))
+    reader = reader_of(path)
+
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    many = [change for number in range(1, 1000) for change in registry.add(machine(f"m{number}", number + 1))]
+    with pytest.raises(OSError, match="Read-only"):
+        table.publish(many)
+    assert reader.host_by_name("m0") is not None
+    monkeypatch.setattr(os, "unlink", refuse)
+    table.close(unlink=True)  # what cannot be taken away is not believed any more
+    monkeypatch.undo()
+    with pytest.raises(TableUnavailable):
+        reader.host_by_name("m0")
 
 
 def test_an_orderly_stop_takes_the_answers_away(path: Path, writer: tuple[TableWriter, Registry]) -> None:

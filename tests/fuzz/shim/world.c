@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+#include "world.h"
+
+#include "view.h"
+
+#include <sanitizer/asan_interface.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { FILE_FD = 100, SOCKET_FD = 101, PLACES = 4 };
+
+/* Where files are mapped: a page for struct map, then the file. */
+static _Alignas(TABLE_PAGE) struct place {
+    uint8_t map[TABLE_PAGE];
+    uint8_t file[FILE_MAX];
+} places[PLACES];
+
+static bool taken[PLACES];
+static struct place *mapped;                    /* the one that has the file */
+
+struct world world;
+_Alignas(8) uint8_t world_file[FILE_MAX], world_before[FILE_MAX];
+uint8_t world_reply[REPLY_MAX];
+
+void wrong(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    fputs("wrong: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputs("\n", stderr);
+    va_end(arguments);
+    abort();
+}
+
+void world_begin(void)
+{
+    for (int i = 0; i < PLACES; i++)
+        if (taken[i]) {
+            ASAN_UNPOISON_MEMORY_REGION(&places[i], sizeof places[i]);
+            taken[i] = false;
+        }
+    ASAN_POISON_MEMORY_REGION(places, sizeof places);
+    mapped = NULL;
+    world = (struct world){.milliseconds = 1000000, .cancel_state = PTHREAD_CANCEL_ENABLE, .inode = 1};
+    shim_forget();
+}
+
+void world_next_question(void)
+{
+    world.loads = 0;
+    errno = UNTOUCHED;
+}
+
+void world_end_question(void)
+{
+    if (errno != UNTOUCHED)
+        wrong("errno is %d", errno);
+    if (world.open_files != 0 || world.open_sockets != 0)
+        wrong("a descriptor stays open");
+    if (world.cancel_state != PTHREAD_CANCEL_ENABLE)
+        wrong("the thread can no longer be cancelled");
+}
+
+/* --- the table's writer --- */
+
+/* The map may be one that is being looked at still, and is poisoned. */
+__attribute__((no_sanitize("address"))) static void store(uint32_t offset, uint32_t value)
+{
+    __builtin_memcpy(world_file + offset, &value, 4);
+    if (mapped != NULL)
+        *(volatile uint32_t *)(void *)(mapped->file + offset) = value;
+}
+
+static uint32_t word(const uint8_t *file, size_t offset)
+{
+    uint32_t value;
+
+    memcpy(&value, file + offset, 4);
+    return value;
+}
+
+void world_move(void)
+{
+    static const uint32_t changing[] = {offsetof(struct table_header, layout), offsetof(struct table_header, begun),
+                                        offsetof(struct table_header, done), offsetof(struct table_header, retired)};
+    const struct move *move = &world.move;
+    const uint32_t done = word(world_file, offsetof(struct table_header, done));
+    const uint32_t slot = TABLE_PAGE * (1 + done % TABLE_SLOTS);
+
+    world.moved = true;
+    memcpy(world_before, world_file, sizeof world_before);
+    if (move->kind == MOVE_LETTING_GO) {
+        shim_let_go();
+        return;
+    }
+    if (move->kind == MOVE_OBEYING) {
+        store(offsetof(struct table_header, begun), done + 2);
+        store(offsetof(struct table_header, done), done + 2);
+    }
+    for (uint32_t i = 0; i < move->count && i < STORES_MAX; i++) {
+        const uint32_t at = move->stores[i].word % (SLOT_MAX / 4 + 4);
+
+        if (at >= SLOT_MAX / 4) {
+            if (move->kind == MOVE_HOSTILE)
+                store(changing[at - SLOT_MAX / 4], move->stores[i].value);
+        } else if (4 * at + 4 <= world.slot_size) {
+            store(slot + 4 * at, move->stores[i].value);
+        }
+    }
+}
+
+/* --- the kernel --- */
+
+static bool fails(void)
+{
+    if (++world.calls != world.failing_call)
+        return false;
+    world.failed = true;
+    errno = world.failing_errno;
+    return true;
+}
+
+static int fail(int error)
+{
+    errno = error;
+    return -1;
+}
+
+static void check_cancel(void)
+{
+    if (world.cancel_state != PTHREAD_CANCEL_DISABLE)
+        wrong("a thread that is cancelled now leaves a descriptor open");
+}
+
+int world_open(const char *path, int flags)
+{
+    check_cancel();
+    if (strcmp(path, "/run/mymachines/table-1") != 0)
+        wrong("opens %s", path);
+    if (flags != (O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY))
+        wrong("opens with flags %#x", (unsigned)flags);
+    if (fails())
+        return -1;
+    if (!world.exists || world.shows == SHOWS_NOTHING)
+        return fail(ENOENT);
+    if (world.shows == SHOWS_REFUSAL)
+        return fail(EACCES);
+    world.open_files++;
+    return FILE_FD;
+}
+
+static void fill_stat(struct stat *st)
+{
+    *st = (struct stat){.st_mode = world.mode, .st_uid = world.owner, .st_size = world.size, .st_ino = world.inode};
+}
+
+int world_fstat(int fd, struct stat *st)
+{
+    if (fd != FILE_FD)
+        wrong("fstat(%d)", fd);
+    if (fails())
+        return -1;
+    fill_stat(st);
+    return 0;
+}
+
+int world_lstat(const char *path, struct stat *st)
+{
+    (void)path;
+    if (fails()) {
+        world.missed |= errno != ENOENT;
+        return -1;
+    }
+    if (!world.exists || world.shows == SHOWS_NOTHING)
+        return fail(ENOENT);
+    if (world.shows == SHOWS_REFUSAL)
+        return fail(EACCES);
+    fill_stat(st);
+    return 0;
+}
+
+int world_close(int fd)
+{
+    if (fd == FILE_FD && world.open_files == 1)
+        world.open_files = 0;
+    else if (fd == SOCKET_FD && world.open_sockets == 1)
+        world.open_sockets = 0;
+    else
+        wrong("close(%d)", fd);
+    errno = EBADF; /* it may change errno as it likes */
+    return 0;
+}
+
+/* What a reader may touch of a file: the header, and slots where the grammar has them. */
+static void unpoison_file(uint8_t *file, size_t size)
+{
+    const size_t length = word(file, offsetof(struct table_header, slot_size));
+
+    for (size_t i = 0; i < TABLE_SLOTS; i++) {
+        const size_t offset = word(file, offsetof(struct table_header, slot_offset) + 4 * i);
+
+        if (offset >= TABLE_PAGE && offset % TABLE_PAGE == 0 && offset + length <= size)
+            ASAN_UNPOISON_MEMORY_REGION(file + offset, length);
+    }
+}
+
+static struct place *place_of(const void *address, bool file)
+{
+    for (int i = 0; i < PLACES; i++)
+        if (taken[i] && address == (file ? places[i].file : places[i].map))
+            return &places[i];
+    wrong("maps over somebody else's memory");
+}
+
+static void *reserve(size_t size)
+{
+    if (size > (size_t)TABLE_PAGE + TABLE_SIZE_MAX)
+        wrong("reserves %zu bytes", size);
+    if (size > sizeof(struct place))
+        return MAP_FAILED;
+    for (int i = 0; i < PLACES; i++)
+        if (!taken[i]) {
+            taken[i] = true;
+            return &places[i];
+        }
+    wrong("maps without end");
+}
+
+void *world_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    if (fails())
+        return MAP_FAILED;
+    if (address == NULL)
+        return protection == PROT_NONE ? reserve(size) : MAP_FAILED;
+    if ((flags & MAP_FIXED) == 0 || protection != PROT_READ || offset != 0)
+        wrong("an odd mmap()");
+
+    struct place *place = place_of(address, true);
+
+    ASAN_UNPOISON_MEMORY_REGION(place->file, size);
+    if (fd == FILE_FD) {
+        memcpy(place->file, world_file, size);
+        ASAN_POISON_MEMORY_REGION(place->file + sizeof(struct table_header), FILE_MAX - sizeof(struct table_header));
+        unpoison_file(place->file, size);
+        mapped = place;
+    } else {
+        memset(place->file, 0, size); /* let go of: readers may still be inside */
+        if (mapped == place)
+            mapped = NULL;
+    }
+    return address;
+}
+
+int world_mprotect(void *address, size_t size, int protection)
+{
+    if (place_of(address, false) == NULL || size != TABLE_PAGE || (protection & PROT_READ) == 0)
+        wrong("an odd mprotect()");
+    if (fails())
+        return -1;
+    ASAN_UNPOISON_MEMORY_REGION(address, sizeof(struct map));
+    return 0;
+}
+
+int world_munmap(void *address, size_t size)
+{
+    struct place *place = place_of(address, false);
+
+    if (size > sizeof *place)
+        wrong("unmaps %zu bytes", size);
+    ASAN_POISON_MEMORY_REGION(place, sizeof *place);
+    taken[place - places] = false;
+    if (mapped == place)
+        mapped = NULL;
+    return 0;
+}
+
+int world_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    (void)clock;
+    *now = (struct timespec){(time_t)(world.milliseconds / 1000), (long)(world.milliseconds % 1000) * 1000000};
+    return 0;
+}
+
+int world_setcancelstate(int state, int *old)
+{
+    if (old != NULL)
+        *old = world.cancel_state;
+    world.cancel_state = state;
+    return 0;
+}
+
+/* --- the daemon's socket --- */
+
+int world_socket(int domain, int type, int protocol)
+{
+    check_cancel();
+    if (domain != AF_UNIX || type != (SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK) || protocol != 0)
+        wrong("an odd socket()");
+    if (fails())
+        return -1;
+    world.open_sockets++;
+    return SOCKET_FD;
+}
+
+int world_connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    const struct sockaddr_un *path = (const void *)address;
+
+    if (fd != SOCKET_FD || length != sizeof *path || strcmp(path->sun_path, "/run/mymachines/nss.sock") != 0)
+        wrong("connects elsewhere");
+    if (fails())
+        return -1;
+    return world.listens ? 0 : fail(ENOENT);
+}
+
+int world_getsockopt(int fd, int level, int option, void *value, socklen_t *length)
+{
+    struct ucred peer = {1, world.peer, world.peer};
+
+    if (fd != SOCKET_FD || level != SOL_SOCKET || option != SO_PEERCRED || *length < sizeof peer)
+        wrong("an odd getsockopt()");
+    if (fails())
+        return -1;
+    memcpy(value, &peer, sizeof peer);
+    *length = sizeof peer;
+    return 0;
+}
+
+ssize_t world_send(int fd, const void *bytes, size_t size, int flags)
+{
+    if (fd != SOCKET_FD || flags != MSG_NOSIGNAL || size != sizeof world.question)
+        wrong("sends %zu bytes with flags %#x", size, (unsigned)flags);
+    if (fails())
+        return -1;
+    memcpy(world.question, bytes, size);
+    world.questions++;
+    return (ssize_t)size;
+}
+
+int world_poll(struct pollfd *polled, nfds_t count, int timeout)
+{
+    if (polled->fd != SOCKET_FD || count != 1 || timeout < 1 || timeout > 250)
+        wrong("polls for %d ms", timeout);
+    if (fails())
+        return -1;
+    if (world.interruptions > 0) {
+        world.interruptions--;
+        world.milliseconds += world.interval < (uint32_t)timeout ? world.interval : (uint32_t)timeout;
+        return fail(EINTR);
+    }
+    if (world.mute) {
+        world.milliseconds += (uint32_t)timeout;
+        return 0;
+    }
+    polled->revents = POLLIN;
+    return 1;
+}
+
+ssize_t world_recvmsg(int fd, struct msghdr *message, int flags)
+{
+    size_t left = world.reply_size, given = 0;
+
+    if (fd != SOCKET_FD || flags != MSG_DONTWAIT || message->msg_controllen != 0)
+        wrong("an odd recvmsg()");
+    if (fails())
+        return -1;
+    if (world.spurious > 0) {
+        world.spurious--;
+        return fail(EAGAIN);
+    }
+    for (size_t i = 0; i < message->msg_iovlen; i++) {
+        const size_t size = left < message->msg_iov[i].iov_len ? left : message->msg_iov[i].iov_len;
+
+        memcpy(message->msg_iov[i].iov_base, world_reply + given, size);
+        given += size;
+        left -= size;
+    }
+    message->msg_flags = (int)world.lost | (left > 0 ? MSG_TRUNC : 0);
+    return (ssize_t)given;
+}
