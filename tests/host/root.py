@@ -29,10 +29,10 @@ GUEST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "iproute2", "libpam-systemd
 HOST_PACKAGES = (
     "systemd-container", "systemd-userdbd", "libnss-systemd", "libnss-mymachines", "polkitd", "procps", "strace",
     "make", "gcc", "libc6-dev", "python3", "python3-venv", "python3-dev", "ca-certificates", "btrfs-progs", "e2fsprogs",
-    "libcap2-bin", "xz-utils",
+    "libcap2-bin", "xz-utils", "iputils-ping",
 )
 """systemd's machined, its libnss_mymachines and its clients; polkit; what README says that an installation needs; what
-makes file systems and files of every kind."""
+makes file systems and files of every kind; and ping, which the tutorial uses."""
 
 SOURCES = "usr/src/mymachines"
 GUEST_IMAGE = "var/lib/machines/web"

@@ -22,6 +22,7 @@ Reader = Callable[[Path], None]
 
 SHELL = """
 sudo() { "$@"; }
+PATH=/usr/local/sbin:/usr/local/bin:$PATH
 cd /usr/src/mymachines
 """
 """A person is not root and has sudo; here it is the other way round. Everything else is typed as it stands."""
