@@ -161,7 +161,8 @@ def test_upgraded_they_lose_nothing(host: PackagedHost, db: Guest) -> None:
 
 
 def test_a_disabled_daemon_stays_so(host: PackagedHost, db: Guest) -> None:
-    """Over another version, and over removal and installation."""
+    """Over another version, and over removal and installation. Then it can have its place again, though a unit that is
+    enabled had systemd know mymachinesd beside systemd-machined."""
     host.run(["systemctl", "disable", "--now", "mymachinesd.service"])
     host.run(["systemctl", "enable", "mymachines-dns.service"])
     host.apt("install", "--reinstall", *host.packages(NEXT_VERSION))
@@ -173,8 +174,10 @@ def test_a_disabled_daemon_stays_so(host: PackagedHost, db: Guest) -> None:
     host.apt("install", *host.packages(NEXT_VERSION))
     assert host.run(["systemctl", "is-enabled", "mymachinesd.service"], check=False).stdout == "disabled\n"
     assert host.run(["pgrep", "-x", "mymachinesd"], check=False).stdout == ""
+    assert leaders(host) == {"db": db.leader}
     host.run(["systemctl", "enable", "--now", "mymachinesd.service"])
     wait_serves(host)
+    host.run(["systemctl", "disable", "mymachines-dns.service"])
 
 
 def test_removed_they_give_the_place_back(host: PackagedHost, db: Guest) -> None:
