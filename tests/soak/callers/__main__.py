@@ -45,7 +45,8 @@ def attack(world: World, door: str, how: str, connections: int, rounds: int) -> 
     ratio = statistics.median(ratios)
     print(f"  {door:9}{how:6}{count:6} opened, {descriptors - before.descriptors:5} held by the server; "
           f"median {statistics.median(quiet or [0]) * 1e3:.2f} ms quiet, "
-          f"{statistics.median(attacked or [0]) * 1e3:.2f} attacked, ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "
+          f"{statistics.median(attacked or [0]) * 1e3:.2f} attacked, "
+          f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "
           f"worst {max(quiet, default=0) * 1e3:.0f} and {max(attacked, default=0) * 1e3:.0f} ms; "
           f"{len(failed)} of {2 * rounds * QUESTIONS} not served; "
           f"PSS {before.memory / 2**20:.1f} to {after.memory / 2**20:.1f} MB", flush=True)
