@@ -127,7 +127,7 @@ def test_installed_they_take_machineds_place(host: PackagedHost, db: Guest, befo
 def test_all_parts_run(host: PackagedHost, db: Guest) -> None:
     """Each command, and each kind of process that the daemon starts, find their modules."""
     for command in ("mymachinesd", "mymachinesctl", "mymachines-userdb", "mymachines-dns", "mymachines-resolve-hook",
-                    "mymachines-dns-publish"):
+                    "mymachines-dns-publish", "mymachines-metrics"):
         assert host.out([command, "--version"]) == f"{command} 0.1.0"
     host.run(["machinectl", "copy-to", "db", "/etc/hostname", "/var/copied"])
     assert host.path(f"{MACHINES}/db/var/copied").read_text() == host.path("/etc/hostname").read_text()
