@@ -33,7 +33,9 @@ SHIM := build/libnss_mymachines.so.2
 C_FILES := $(wildcard nss_module/*)
 DEMO_PACKAGES := iproute2 procps iputils-ping
 DEB_PACKAGES := build-essential debhelper help2man lintian python3-cffi python3-dev python3-packaging python3-setuptools
-DEB_PACKAGES += $(shell apt-cache pkgnames python3-varlink >/dev/null 2>&1 && test "$$(cut -d. -f1 /etc/debian_version)" != 12 && echo python3-dnspython python3-varlink)
+# Debian 12 has the one not at all, the other too old
+DEB_PACKAGES += $(if $(filter 13,$(shell cut -d. -f1 /etc/debian_version 2>/dev/null)),python3-dnspython \
+    python3-prometheus-client python3-varlink)
 # What it is compared with: real ones, which the bench starts on test hosts of its own.
 PEER_PACKAGES := libnss-mymachines libnss-sss sssd-common
 BENCH_PACKAGES := $(DEMO_PACKAGES) bind9-dnsutils dnsmasq-base dnsperf dbus systemd-container libnss-systemd \

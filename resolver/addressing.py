@@ -149,12 +149,10 @@ class Addressing:
     async def follow(self, machine: Machine, process: Process, restored: bool = False) -> Followed:
         """Follow a machine that is to be registered, or was; its first addresses are known when this returns."""
         followed = Followed(machine.name, process)
-        key = name_key(machine.name)
         try:
-            followed.watcher = await AddressWatcher.open(
-                machine.name, process, self._opener, lambda _: self._on_change(key))
+            patience = RESTORED_SECONDS if restored else ADDRESSES_SECONDS
+            followed.watcher = await self._watcher(machine.name, process, patience)
             if not followed.watcher.known.is_set():  # the kernel has mostly answered by now
-                patience = RESTORED_SECONDS if restored else ADDRESSES_SECONDS
                 await asyncio.wait_for(followed.watcher.known.wait(), patience)
         except (OSError, NoSuchProcess) as error:
             # A machine without addresses still has users, and can be terminated. Later ones are still told of.
@@ -164,6 +162,16 @@ class Addressing:
             self.forget(followed)
             raise
         return followed
+
+    async def _watcher(self, name: str, process: Process, patience: float) -> AddressWatcher:
+        """Opened, at the second or a later try where a busy host did not run the opening thread in time."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return await AddressWatcher.open(name, process, self._opener, lambda _: self._on_change(name_key(name)))
+            except TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
 
     def forget(self, followed: Followed) -> None:
         """Let go of a machine, registered or not."""

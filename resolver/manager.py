@@ -286,7 +286,8 @@ class Manager:
             raise
         self._hold(machine, held, maps.pending)
         self._tell(changes)
-        _log.info("New machine %s, leader %d", machine.name, leader.pid)
+        # Behind the answer, which waits for readers alone.
+        asyncio.get_running_loop().call_soon(_log.info, "New machine %s, leader %d", machine.name, leader.pid)
         entry = self.registry.by_name(machine.name)
         assert entry is not None
         if entry.contested:

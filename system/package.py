@@ -21,7 +21,8 @@ from packaging.utils import canonicalize_name
 from system.install import PROJECT, Layout, put_all
 
 DEBIAN_PACKAGES = {"cffi": "python3-cffi-backend", "dbus-fast": "python3-dbus-fast",
-                   "dnspython": "python3-dnspython", "varlink": "python3-varlink"}
+                   "dnspython": "python3-dnspython", "prometheus-client": "python3-prometheus-client",
+                   "varlink": "python3-varlink"}
 """By the name on Python's index. Of cffi, what is built needs the backend alone."""
 DEBIAN_RELATIONS = {">=": ">=", "<": "<<"}
 DEBIAN_FOLDER = "/usr/lib/python3/dist-packages"
@@ -88,7 +89,9 @@ def copy_bundled(requirement: Requirement, bundled: Path, target: Path) -> None:
         if (file.suffix != ".py" and file.name != "METADATA") or not Path(str(found.locate_file(file))).exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(str(found.locate_file(file)), path)
+        data = Path(str(found.locate_file(file))).read_bytes()
+        # A module is no program, whatever its first line says.
+        path.write_bytes(data if not data.startswith(b"#!") else data[data.index(b"\n"):])
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ _log = logging.getLogger(__name__)
 BACKLOG = 4096
 """Clients waiting for accept(2), net.core.somaxconn's default: connect(2) blocks where it is full, without an end."""
 
-ACCEPT_BATCH = 16
-"""Connections to take in one round of the loop, so that a flood of them does not keep others from their answers."""
+ACCEPT_BATCH = 64
+"""Connections to take in one round of the loop, so that a flood of them does not keep others from their answers; and so
+many, since who comes behind a flood waits for a round of all that is under way for each batch before him."""
 
 ACCEPT_PAUSE = 0.1
 """Seconds to wait where the system has no descriptor or memory left: accept(2) would fail at once, again and again."""
@@ -40,7 +41,7 @@ class Limits(NamedTuple):
     connections_by_uid: int = 512
     """Of one user, root excepted. A client has one at a time, for less than a millisecond."""
 
-    streams_by_uid: int = 16
+    streams_by_uid: int = 8
     """Calls with `more` that one user, root excepted, has answered at a time; the next wait for their turn. Who listens
     listens once, and is told of each change; a list takes milliseconds. So what a change costs is bounded, whoever
     listens, and an honest caller waits for no more than these in a round of the loop."""

@@ -75,4 +75,5 @@ def with_table(page: str, sections: list[Section]) -> str:
     where = sorted({f"{section.measured}, {section.machine}" for section in sections})
     rows = [row for section in sections for row in section.rows]
     text = f"Measured {'; '.join(where)}. {summary(rows)}.\n\n"
-    return before + BEGIN + text + for_docs((section.title, section.rows) for section in sections) + END + after
+    titled = ((f"{section.title} (load at the begin: {section.load:.1f})", section.rows) for section in sections)
+    return before + BEGIN + text + for_docs(titled) + END + after

@@ -75,12 +75,12 @@ def look_up(settings: Settings, host: TestHost, leaders: Leaders) -> Iterator[Ro
     """Of the table that the daemon made of them, all machines in turn. Those without a network have no address."""
     order = random.Random(0).sample(range(settings.many), settings.many)
     for what, kind, keys in (("uid to user", "user", [leaders.first_id(number) + 1000 for number in order]),
-                             ("known host", "host", [f"m{number}" for number in order])):
+                             ("known host", "host", [f"m{number}" for number in order if number < leaders.apart])):
         path = settings.programs.keys(keys)
         runs = [settings.programs.lookups(host, "mymachines", kind, path, 2 * settings.many)
                 for _ in range(settings.rounds)]
-        for run in runs:
-            assert run.found > 2 * settings.many, f"only {run.found} look-ups found something"
+        for run in runs:    # the loops have as many calls again, and up to 41 more
+            assert run.found > 4 * settings.many, f"only {run.found} look-ups found something"
         yield Row(f"{what}, real machines in turn", statistics.median(run.loop for run in runs) / MICROSECOND, "us",
                   p99=statistics.median(run.p99 for run in runs) / MICROSECOND, machines=settings.many)
 
@@ -96,20 +96,22 @@ def beside_machined(settings: Settings, host: TestHost, daemon: Daemon, leaders:
 def restarted(settings: Settings, host: TestHost, daemon: Daemon, leaders: Leaders) -> Iterator[Row]:
     """In good order, and after a crash; readers go on asking for names and users all the while."""
     order = random.Random(0).sample(range(settings.many), settings.many)
-    hosts = settings.programs.keys(f"m{number}" for number in order)
+    # those in the host's network have no addresses to be found
+    hosts = settings.programs.keys(f"m{number}" for number in order if number < leaders.apart)
     uids = settings.programs.keys(leaders.first_id(number) + 1000 for number in order)
     for what, end in (("restart", lambda old: old.stop(READY_SECONDS)), ("restart after a crash", Daemon.kill9)):
-        readers = [settings.programs.watch(host, "mymachines", "host", hosts),
-                   settings.programs.watch(host, "mymachines", "user", uids)]
+        readers = {"hosts": settings.programs.watch(host, "mymachines", "host", hosts),
+                   "users": settings.programs.watch(host, "mymachines", "user", uids)}
         end(daemon)
         begin = time.monotonic()
         daemon = start(host)
         took = time.monotonic() - begin
         used = processor_time(daemon.pid)
-        seen = [reader.stop() for reader in readers]
+        seen = {whose: reader.stop() for whose, reader in readers.items()}
         yield Row(f"{what}: from exec to ready", took, "s", machines=settings.many, aims=(RESTART,))
         yield Row(f"{what}: of that, the daemon's processor time", used, "s", machines=settings.many)
-        yield Row(f"{what}: look-ups that failed, of {sum(s.calls for s in seen):,}",
-                  sum(s.calls - s.found for s in seen), "", machines=settings.many, aims=(NONE,))
-        yield Row(f"{what}: the longest look-up", max(s.longest for s in seen) / MILLISECOND, "ms",
+        for whose, watched in seen.items():
+            yield Row(f"{what}: look-ups of {whose} that failed, of {watched.calls:,}",
+                      watched.calls - watched.found, "", machines=settings.many, aims=(NONE,))
+        yield Row(f"{what}: the longest look-up", max(watched.longest for watched in seen.values()) / MILLISECOND, "ms",
                   machines=settings.many)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the units may: no more than systemd-machined's on the same host, each line of it explained, nothing to spare."""
+"""What the units may: no more than systemd-machined's on the same host, each line of it explained."""
 
 import json
 import re
@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.lab import PROJECT, wait_for
+from tests.lab import PROJECT
 
-from .booted import AGAINST_MACHINED, USER_ID, BootedHost
-from .conftest import TAKE_OVER_SECONDS, serves
-from .guests import MACHINES, Guest, start_shell
+from .booted import AGAINST_MACHINED, BootedHost
 
 pytestmark = pytest.mark.skipif(AGAINST_MACHINED, reason="about mymachinesd's units")
 
@@ -20,7 +18,6 @@ PAGE = PROJECT / "docs/confinement.md"
 OUR_UNITS = sorted(path.name for path in (PROJECT / "system").glob("mymachine*.service"))
 MACHINED = "/usr/lib/systemd/system/systemd-machined.service"
 COPY = "theirs.service"
-DROP_IN = "/run/systemd/system/mymachinesd.service.d"
 
 
 class Checked(NamedTuple):
@@ -61,87 +58,3 @@ def explained() -> Mapping[str, bool]:
 
 def test_each_line_of_the_daemons_unit_is_explained(booted: BootedHost) -> None:
     assert checked(booted, "mymachinesd.service").settings == explained()
-
-
-# --- capabilities ---
-
-FILES = f"""
-rm -rf {MACHINES}/gift* /var/tmp/gift* && mkdir -p {MACHINES}/gift/usr {MACHINES}/gift/etc &&
-echo ID=tiny >{MACHINES}/gift/etc/os-release && cd {MACHINES}/gift && mknod null c 1 3 && cp /bin/true able &&
-setcap cap_net_raw=ep able && install -d -o {USER_ID} -m 700 /var/tmp/gift && echo x >/var/tmp/gift/file &&
-chown {USER_ID} /var/tmp/gift/file && chmod 600 /var/tmp/gift/file
-"""
-IN_GUEST = """
-mkdir -p /var/t && cd /var/t && touch user group && chown 33:34 user group && chmod 0600 user && chmod 2770 group
-"""
-CLEAN = f"chattr -i {MACHINES}/gift 2>/dev/null; rm -rf {MACHINES}/gift2 /var/tmp/gift-*"
-
-OS_RELEASE = ("busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager"
-              " GetMachineOSRelease s db")
-FROM = "machinectl copy-from db /var/t /var/tmp/gift-t"
-NEEDS = {
-    "CAP_KILL": "machinectl kill --kill-whom=leader --signal=USR1 db",
-    "CAP_SYS_PTRACE": OS_RELEASE,
-    "CAP_SYS_ADMIN": "machinectl bind --mkdir db /etc /run/given-$$",
-    "CAP_SYS_CHROOT": "machinectl bind --mkdir plain /etc /run/given-$$",
-    "CAP_SETUID": OS_RELEASE,
-    "CAP_SETGID": OS_RELEASE,
-    "CAP_DAC_OVERRIDE": "machinectl copy-to db /var/tmp/gift/file /run/file-$$",
-    "CAP_CHOWN": f"{FROM} && test $(stat --format=%u:%g /var/tmp/gift-t/user) != 0:0",
-    "CAP_FOWNER": f"{FROM} && test $(stat --format=%a /var/tmp/gift-t/user) = 600",
-    "CAP_FSETID": f"{FROM} && test $(stat --format=%a /var/tmp/gift-t/group) = 2770",
-    "CAP_MKNOD": f"machinectl clone gift gift2 && test -c {MACHINES}/gift2/null",
-    "CAP_SETFCAP": f"machinectl clone gift gift2 && getcap {MACHINES}/gift2/able | grep -q net_raw",
-    "CAP_LINUX_IMMUTABLE": f"machinectl read-only gift true && lsattr -d {MACHINES}/gift | grep -q i",
-}
-"""What cannot be done without one of them, as a script of root's. `db` has a user namespace, in which whoever enters it
-has every capability; `plain` has the host's users."""
-
-
-@pytest.fixture(scope="module")
-def db(booted: BootedHost) -> Iterator[Guest]:
-    booted.run(FILES)
-    guests = [Guest(booted, "db"), Guest(booted, "plain")]
-    try:
-        start_shell(booted, "db")
-        start_shell(booted, "plain", "--private-users=no")
-        booted.run(guests[0].entered(IN_GUEST))
-        yield guests[0]
-    finally:
-        for guest in guests:
-            guest.remove()
-        booted.run(f"{CLEAN}; rm -rf {MACHINES}/gift /var/tmp/gift {DROP_IN}; systemctl daemon-reload; "
-                   "systemctl restart mymachinesd.service")
-        wait_for(lambda: serves(booted), TAKE_OVER_SECONDS)
-
-
-def bounding_set() -> set[str]:
-    text = (PROJECT / "system/mymachinesd.service").read_text()
-    return set(re.findall(r"(?m)^CapabilityBoundingSet=(.*)$", text)[0].split())
-
-
-def without(host: BootedHost, capability: str) -> None:
-    """mymachinesd starts anew, without this one; with all of its unit where there is none to leave out."""
-    setting = f"CapabilityBoundingSet=~{capability}" if capability else ""
-    host.run(f"mkdir -p {DROP_IN}; printf '[Service]\\n{setting}\\n' >{DROP_IN}/less.conf; systemctl daemon-reload; "
-             "systemctl reset-failed mymachinesd.service; systemctl restart mymachinesd.service")
-
-
-def failure(host: BootedHost, capability: str) -> str:
-    """What comes of what needs it; empty where it is done."""
-    done = host.run(["timeout", "10", "sh", "-c", NEEDS[capability]], check=False)
-    host.run(CLEAN, check=False)
-    return f"{done.returncode}: {done.stderr}" if done.returncode else ""
-
-
-@pytest.mark.usefixtures("db")
-def test_each_capability_is_needed(booted: BootedHost) -> None:
-    assert bounding_set() == set(NEEDS)
-    without(booted, "")
-    assert {name: failure(booted, name) for name in NEEDS} == dict.fromkeys(NEEDS, "")
-    spare = []
-    # A daemon that may not look at processes takes none for a machine's: last, for it lets go of them all.
-    for name in sorted(NEEDS, key=lambda name: name == "CAP_SYS_PTRACE"):
-        without(booted, name)
-        spare += [] if failure(booted, name) else [name]
-    assert spare == []

@@ -127,7 +127,7 @@ def test_installed_they_take_machineds_place(host: PackagedHost, db: Guest, befo
 def test_all_parts_run(host: PackagedHost, db: Guest) -> None:
     """Each command, and each kind of process that the daemon starts, find their modules."""
     for command in ("mymachinesd", "mymachinesctl", "mymachines-userdb", "mymachines-dns", "mymachines-resolve-hook",
-                    "mymachines-dns-publish"):
+                    "mymachines-dns-publish", "mymachines-metrics"):
         assert host.out([command, "--version"]) == f"{command} 0.1.0"
     host.run(["machinectl", "copy-to", "db", "/etc/hostname", "/var/copied"])
     assert host.path(f"{MACHINES}/db/var/copied").read_text() == host.path("/etc/hostname").read_text()
@@ -161,7 +161,8 @@ def test_upgraded_they_lose_nothing(host: PackagedHost, db: Guest) -> None:
 
 
 def test_a_disabled_daemon_stays_so(host: PackagedHost, db: Guest) -> None:
-    """Over another version, and over removal and installation."""
+    """Over another version, and over removal and installation. Then it can have its place again, though a unit that is
+    enabled had systemd know mymachinesd beside systemd-machined."""
     host.run(["systemctl", "disable", "--now", "mymachinesd.service"])
     host.run(["systemctl", "enable", "mymachines-dns.service"])
     host.apt("install", "--reinstall", *host.packages(NEXT_VERSION))
@@ -173,8 +174,10 @@ def test_a_disabled_daemon_stays_so(host: PackagedHost, db: Guest) -> None:
     host.apt("install", *host.packages(NEXT_VERSION))
     assert host.run(["systemctl", "is-enabled", "mymachinesd.service"], check=False).stdout == "disabled\n"
     assert host.run(["pgrep", "-x", "mymachinesd"], check=False).stdout == ""
+    assert leaders(host) == {"db": db.leader}
     host.run(["systemctl", "enable", "--now", "mymachinesd.service"])
     wait_serves(host)
+    host.run(["systemctl", "disable", "mymachines-dns.service"])
 
 
 def test_removed_they_give_the_place_back(host: PackagedHost, db: Guest) -> None:

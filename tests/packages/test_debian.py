@@ -154,7 +154,7 @@ def test_installed_and_purged_on_this_debian(packages: Packages, tmp_path: Path)
     assert nsswitch.rstrip("\n") == NSSWITCH.replace(" files", " files mymachines")
     assert {line.split()[0] for line in versions.splitlines() if line.endswith(f" {changelog_version()}")} == {
         "mymachinesd", "mymachinesctl", "mymachines-userdb", "mymachines-dns", "mymachines-resolve-hook",
-        "mymachines-dns-publish"}
+        "mymachines-dns-publish", "mymachines-metrics"}
     *first, last = path.split()
     assert last == "/usr/lib/python3/dist-packages"
     assert [each for each in first if "/local/" in each or each == "/nowhere"] == []

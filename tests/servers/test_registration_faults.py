@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from resolver import manager as manager_module
+from resolver.addressing import Network
 from resolver.authority import Subject
 from resolver.core.errors import InvalidArgument, MachineError, NotAvailable
 from resolver.core.machine import MachineClass, ProcessId
@@ -271,4 +272,32 @@ def test_at_the_limit_of_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             again = await asyncio.gather(*map(attempt, refused))
             assert sorted(again) == ["NotAvailable"] * 6 + ["registered"]
 
+    asyncio.run(run())
+
+
+def test_a_restart_on_a_busy_host_asks_again_for_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that opens a machine's socket comes too late, twice: the table has addresses that are not to go."""
+    real, late = NetlinkOpener.open, 2
+
+    async def open_late(*arguments: Any) -> Any:
+        nonlocal late
+        late -= 1
+        if late >= 0:
+            raise TimeoutError
+        return await real(*arguments)
+
+    async def run() -> None:
+        nonlocal late
+        late = 0
+        async with world_in(tmp_path) as world:
+            await world.register(world.leader())
+            late = 2
+            successor = World(tmp_path)
+            await successor.manager.restore()
+            entry = successor.registry.by_name("web")
+            assert entry is not None
+            assert successor.manager.explain("web").network is Network.OWN
+            successor.close()
+
+    monkeypatch.setattr(NetlinkOpener, "open", open_late)
     asyncio.run(run())

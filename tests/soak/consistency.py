@@ -87,8 +87,8 @@ def kill_each_second(seconds: float, kill: Callable[[], None]) -> None:
         kill()
 
 
-def with_table_writer(host: TestHost, scale: Scale, rate: float, folder: Path,
-                      shim: Path = SHIM) -> tuple[Verdict, str]:
+def with_table_writer(host: TestHost, scale: Scale, rate: float, folder: Path, shim: Path = SHIM,
+                      unavailable_allowed: bool = False) -> tuple[Verdict, str]:
     """Changes through the TableWriter alone. The verdict, and what was done."""
     table = Path(Place(host).table)
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def with_table_writer(host: TestHost, scale: Scale, rate: float, folder: Path,
         took = time.monotonic() - began
         changes = len(writer.changes) - first
     writer.kill()
-    verdict = check(log, scale.readers, questions, writer.changes.lives(), churn.expected)
+    verdict = check(log, scale.readers, questions, writer.changes.lives(), churn.expected, unavailable_allowed)
     return verdict, (f"{changes / took:.0f} changes a second through the TableWriter for {took:.0f} s, killed "
                      f"{writer.deaths} times, the table grew to {table.stat().st_size >> 10} KiB")
 

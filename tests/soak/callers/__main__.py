@@ -2,8 +2,9 @@
 """python -m tests.soak.callers [CONNECTIONS [ROUNDS [DOOR...]]]: what others notice of one hostile user. As root.
 
 For each socket and each kind of caller, quiet and attacked phases take turns; all the time 50 machines are there, of
-which ten a second go and come. The ratio is of the medians over all phases, which a machine that is busy otherwise
-blurs; the worst delay is that of one request. Memory is the server's PSS, before the first and behind the last attack.
+which ten a second go and come. Each round's medians give a ratio, and the median of these is told: a machine that is
+busy otherwise blurs single ones. The worst delay is that of one request. Memory is the server's PSS, before the first
+and behind the last attack.
 """
 
 import statistics
@@ -11,8 +12,8 @@ import sys
 
 from tests.soak.callers.world import World
 
-CONNECTIONS, ROUNDS = 10_000, 3
-QUESTIONS = 300
+CONNECTIONS, ROUNDS = 10_000, 5
+QUESTIONS = 200
 """Of each phase."""
 
 MACHINES = 50
@@ -27,23 +28,26 @@ def attack(world: World, door: str, how: str, connections: int, rounds: int) -> 
     quiet: list[float] = []
     attacked: list[float] = []
     failed: list[str] = []
-    held, descriptors, before = 0, 0, world.weight(door)
+    ratios: list[float] = []
+    descriptors, before = 0, world.weight(door)
     for _ in range(rounds):
-        answers = world.ask(door, QUESTIONS)
-        quiet += answers.seconds
-        failed += answers.failed
-        with world.hog(door, how, count) as open_now:
-            held = max(held, open_now)
-            answers = world.ask(door, QUESTIONS)
-            attacked += answers.seconds
-            failed += answers.failed
+        before_it = world.ask(door, QUESTIONS)
+        with world.hog(door, how, count):
+            during_it = world.ask(door, QUESTIONS)
             descriptors = max(descriptors, world.weight(door).descriptors)
+        quiet += before_it.seconds
+        attacked += during_it.seconds
+        failed += [*before_it.failed, *during_it.failed]
+        ratios.append(statistics.median(during_it.seconds) / statistics.median(before_it.seconds)
+                      if during_it.seconds and before_it.seconds else float("inf"))
     after = world.weight(door)
     world.daemon.assert_alive()
-    ratio = statistics.median(attacked) / statistics.median(quiet) if attacked else float("inf")
+    ratio = statistics.median(ratios)
     print(f"  {door:9}{how:6}{count:6} opened, {descriptors - before.descriptors:5} held by the server; "
-          f"median {statistics.median(quiet) * 1e3:.2f} ms quiet, {statistics.median(attacked) * 1e3:.2f} attacked, "
-          f"ratio {ratio:.2f}; worst {max(quiet) * 1e3:.0f} and {max(attacked) * 1e3:.0f} ms; "
+          f"median {statistics.median(quiet or [0]) * 1e3:.2f} ms quiet, "
+          f"{statistics.median(attacked or [0]) * 1e3:.2f} attacked, "
+          f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "
+          f"worst {max(quiet, default=0) * 1e3:.0f} and {max(attacked, default=0) * 1e3:.0f} ms; "
           f"{len(failed)} of {2 * rounds * QUESTIONS} not served; "
           f"PSS {before.memory / 2**20:.1f} to {after.memory / 2**20:.1f} MB", flush=True)
     return not failed and ratio <= 2
