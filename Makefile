@@ -42,7 +42,7 @@ BENCH_PACKAGES := $(DEMO_PACKAGES) bind9-dnsutils dnsmasq-base dnsperf dbus syst
     $(PEER_PACKAGES)
 TEST_PACKAGES := $(DEMO_PACKAGES) util-linux uidmap strace binutils dbus systemd-container systemd-userdbd libnss-systemd \
     debootstrap dnsmasq-base bind9 bind9-dnsutils bind9-host knot knot-dnsutils ldnsutils musl-tools acl attr \
-    btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd apparmor $(PEER_PACKAGES)
+    btrfs-progs e2fsprogs xfsprogs curl prometheus bash-completion zsh fish nscd apparmor man-db $(PEER_PACKAGES)
 # the shim's fuzzers
 TEST_PACKAGES += clang libclang-rt-dev
 # libvirt's helper of dnsmasq: in Debian 13 a package of its own
