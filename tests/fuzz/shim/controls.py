@@ -102,7 +102,7 @@ ANSWER = _table("answer.c", {
 })  # fmt: skip
 
 VIEW = _table("view.c", {
-    "file-magic": ("if (memcmp(header->magic, TABLE_MAGIC, sizeof header->magic) != 0)", "if (header->magic[0] == 0)"),
+    "file-magic": ("if (header->magic[i] != (uint8_t)TABLE_MAGIC[i])", "if (i == 0 && header->magic[i] == 0)"),
     "file-size": (" || header->file_size != map->size)", ")"),
     "slot-size": ("    if (map->slot_size > map->size)\n        return false;\n", ""),
     "slot-behind-header": ("map->slot_offset[i] < TABLE_PAGE || map->slot_offset[i] %", "map->slot_offset[i] %"),
@@ -116,11 +116,10 @@ VIEW = _table("view.c", {
     "file-smallest": ("st.st_size < TABLE_PAGE || st.st_size > TABLE_SIZE_MAX", "st.st_size > TABLE_SIZE_MAX"),
     "file-largest": ("st.st_size < TABLE_PAGE || st.st_size > TABLE_SIZE_MAX", "st.st_size < TABLE_PAGE"),
     "open-flags": ("O_RDONLY | O_CLOEXEC | O_NOFOLLOW |", "O_RDONLY | O_CLOEXEC |"),
-    "open-closed": ("    close(fd);\n", ""),
+    "open-closed": ("    syscall(SYS_close, fd);\n", ""),
     "retired": ("    if (check_is_due(view) || is_retired(map))", "    if (check_is_due(view))"),
     "retired-still-there": ("result = is_retired(map) ? NULL : map;", "result = map;"),
     "checked-in-time": ("    if (check_is_due(view) || is_retired(map))", "    if (is_retired(map))"),
-    "not-cancelled": ("    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);\n", ""),
 })  # fmt: skip
 
 PACK = _table("pack.c", {

@@ -18,5 +18,5 @@ void shim_let_go(void)
     if (map == NULL)
         return;
     table_view.map = NULL;
-    mmap((void *)map->header, map->size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    mmap((void *)map->header, (map->size + 65535) / 65536 * 65536, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }

@@ -7,14 +7,17 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 
-enum { FILE_FD = 100, SOCKET_FD = 101, PLACES = 4 };
+enum { FILE_FD = 100, SOCKET_FD = 101, PLACES = 4, MAP_ALIGN = 65536 };
 
-/* Where files are mapped: a page for struct map, then the file. */
+/* Where files are mapped: the file, with room up to the next MAP_ALIGN (view.c), then as much for struct map. */
 static _Alignas(TABLE_PAGE) struct place {
-    uint8_t map[TABLE_PAGE];
-    uint8_t file[FILE_MAX];
+    uint8_t file[MAP_ALIGN];
+    uint8_t map[MAP_ALIGN];
 } places[PLACES];
+
+_Static_assert(FILE_MAX <= MAP_ALIGN, "a file has one piece of MAP_ALIGN");
 
 static bool taken[PLACES];
 static struct place *mapped;                    /* the one that has the file */
@@ -135,9 +138,8 @@ static void check_cancel(void)
         wrong("a thread that is cancelled now leaves a descriptor open");
 }
 
-int world_open(const char *path, int flags)
+static int open_file(const char *path, int flags)
 {
-    check_cancel();
     if (strcmp(path, "/run/mymachines/table-1") != 0)
         wrong("opens %s", path);
     if (flags != (O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY))
@@ -157,10 +159,10 @@ static void fill_stat(struct stat *st)
     *st = (struct stat){.st_mode = world.mode, .st_uid = world.owner, .st_size = world.size, .st_ino = world.inode};
 }
 
-int world_fstat(int fd, struct stat *st)
+int world_fstatat(int fd, const char *path, struct stat *st, int flags)
 {
-    if (fd != FILE_FD)
-        wrong("fstat(%d)", fd);
+    if (fd != FILE_FD || path[0] != '\0' || flags != AT_EMPTY_PATH)
+        wrong("fstatat(%d, \"%s\")", fd, path);
     if (fails())
         return -1;
     fill_stat(st);
@@ -194,6 +196,29 @@ int world_close(int fd)
     return 0;
 }
 
+/* By itself, so that it is no point where a thread may be cancelled. */
+long world_syscall(long number, ...)
+{
+    va_list arguments;
+    long result = -1;
+
+    va_start(arguments, number);
+    if (number == SYS_openat) {
+        if (va_arg(arguments, int) != AT_FDCWD)
+            wrong("opens below a directory");
+
+        const char *path = va_arg(arguments, const char *);
+
+        result = open_file(path, va_arg(arguments, int));
+    } else if (number == SYS_close) {
+        result = world_close(va_arg(arguments, int));
+    } else {
+        wrong("system call %ld", number);
+    }
+    va_end(arguments);
+    return result;
+}
+
 /* What a reader may touch of a file: the header, and slots where the grammar has them. */
 static void unpoison_file(uint8_t *file, size_t size)
 {
@@ -215,16 +240,27 @@ static struct place *place_of(const void *address, bool file)
     wrong("maps over somebody else's memory");
 }
 
-static void *reserve(size_t size)
+/* The file, and behind it the place of struct map, which is not to be touched yet. */
+static void *map_file(size_t size)
 {
-    if (size > (size_t)TABLE_PAGE + TABLE_SIZE_MAX)
-        wrong("reserves %zu bytes", size);
-    if (size > sizeof(struct place))
+    const size_t mapped_size = ((size_t)world.size + MAP_ALIGN - 1) / MAP_ALIGN * MAP_ALIGN;
+
+    if (world.size > TABLE_SIZE_MAX || size != mapped_size + MAP_ALIGN)
+        wrong("maps %zu bytes of %lld", size, (long long)world.size);
+    if (world.size > FILE_MAX)
         return MAP_FAILED;
     for (int i = 0; i < PLACES; i++)
         if (!taken[i]) {
+            struct place *place = &places[i];
+
             taken[i] = true;
-            return &places[i];
+            ASAN_UNPOISON_MEMORY_REGION(place->file, FILE_MAX);
+            memcpy(place->file, world_file, FILE_MAX);
+            ASAN_POISON_MEMORY_REGION(place->file + sizeof(struct table_header),
+                                      FILE_MAX - sizeof(struct table_header));
+            unpoison_file(place->file, (size_t)world.size);
+            mapped = place;
+            return place->file;
         }
     wrong("maps without end");
 }
@@ -233,42 +269,39 @@ void *world_mmap(void *address, size_t size, int protection, int flags, int fd, 
 {
     if (fails())
         return MAP_FAILED;
-    if (address == NULL)
-        return protection == PROT_NONE ? reserve(size) : MAP_FAILED;
-    if ((flags & MAP_FIXED) == 0 || protection != PROT_READ || offset != 0)
+    if (address == NULL && fd == FILE_FD && protection == PROT_READ && flags == MAP_SHARED && offset == 0)
+        return map_file(size);
+    if (flags != (MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED) || fd != -1 || size != MAP_ALIGN)
         wrong("an odd mmap()");
+    if (protection == (PROT_READ | PROT_WRITE)) {
+        place_of(address, false);
+        ASAN_UNPOISON_MEMORY_REGION(address, sizeof(struct map));
+        memset(address, 0, sizeof(struct map));
+    } else if (protection == PROT_READ) { /* let go of: readers may still be inside */
+        struct place *place = place_of(address, true);
 
-    struct place *place = place_of(address, true);
-
-    ASAN_UNPOISON_MEMORY_REGION(place->file, size);
-    if (fd == FILE_FD) {
-        memcpy(place->file, world_file, size);
-        ASAN_POISON_MEMORY_REGION(place->file + sizeof(struct table_header), FILE_MAX - sizeof(struct table_header));
-        unpoison_file(place->file, size);
-        mapped = place;
-    } else {
-        memset(place->file, 0, size); /* let go of: readers may still be inside */
+        ASAN_UNPOISON_MEMORY_REGION(place->file, FILE_MAX);
+        memset(place->file, 0, FILE_MAX);
         if (mapped == place)
             mapped = NULL;
+    } else {
+        wrong("an odd mmap()");
     }
     return address;
 }
 
 int world_mprotect(void *address, size_t size, int protection)
 {
-    if (place_of(address, false) == NULL || size != TABLE_PAGE || (protection & PROT_READ) == 0)
+    if (place_of(address, false) == NULL || size != MAP_ALIGN || protection != PROT_READ)
         wrong("an odd mprotect()");
-    if (fails())
-        return -1;
-    ASAN_UNPOISON_MEMORY_REGION(address, sizeof(struct map));
-    return 0;
+    return fails() ? -1 : 0;
 }
 
 int world_munmap(void *address, size_t size)
 {
-    struct place *place = place_of(address, false);
+    struct place *place = place_of(address, true);
 
-    if (size > sizeof *place)
+    if (size != sizeof *place)
         wrong("unmaps %zu bytes", size);
     ASAN_POISON_MEMORY_REGION(place, sizeof *place);
     taken[place - places] = false;

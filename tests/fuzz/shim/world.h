@@ -118,8 +118,8 @@ static inline void world_load(void)
         world_move();
 }
 
-int world_open(const char *path, int flags);
-int world_fstat(int fd, struct stat *st);
+long world_syscall(long number, ...);
+int world_fstatat(int fd, const char *path, struct stat *st, int flags);
 int world_lstat(const char *path, struct stat *st);
 int world_close(int fd);
 void *world_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
@@ -135,8 +135,8 @@ int world_poll(struct pollfd *polled, nfds_t count, int timeout);
 ssize_t world_recvmsg(int fd, struct msghdr *message, int flags);
 
 #ifdef INSIDE
-#define open(...) world_open(__VA_ARGS__)
-#define fstat(...) world_fstat(__VA_ARGS__)
+#define syscall(...) world_syscall(__VA_ARGS__)
+#define fstatat(...) world_fstatat(__VA_ARGS__)
 #define lstat(...) world_lstat(__VA_ARGS__)
 #define close(...) world_close(__VA_ARGS__)
 #define mmap(...) world_mmap(__VA_ARGS__)
@@ -150,7 +150,6 @@ ssize_t world_recvmsg(int fd, struct msghdr *message, int flags);
 #define send(...) world_send(__VA_ARGS__)
 #define poll(...) world_poll(__VA_ARGS__)
 #define recvmsg(...) world_recvmsg(__VA_ARGS__)
-#define sysconf(name) ((long)TABLE_PAGE)
 /* Reads of the table. Whatever else they are used for does no harm. */
 #define __atomic_load_n(pointer, order) (world_load(), __atomic_load_n(pointer, order))
 #define memcpy(to, from, size) (world_load(), memcpy(to, from, size))
