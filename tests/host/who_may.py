@@ -197,6 +197,7 @@ TRIALS: Mapping[str, Mapping[str, Trial]] = {
     }.items()},
     "io.mymachines.Machines": {
         "Explain": _varlink("io.mymachines.Machines.Explain", {"name": VICTIM}),
+        "Statistics": _varlink("io.mymachines.Machines.Statistics", {}),
         "Watch": _varlink("io.mymachines.Machines.Watch", more=True),
     },
     "io.systemd.UserDatabase": {

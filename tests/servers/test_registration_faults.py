@@ -163,7 +163,7 @@ def steps(world: World, act: Callable[["subprocess.Popen[bytes]"], BaseException
 
         yield Stepped(world.register(leader, scope=scope), before), leader
         number += 1
-    assert number > 3, "a registration that hardly waits"
+    assert number > 2, "a registration that hardly waits"
 
 
 @pytest.mark.parametrize("scope", [False, True], ids=["register", "create"])
@@ -182,7 +182,7 @@ def test_a_leader_that_dies_at_each_step(tmp_path: Path, scope: bool) -> None:
                 await nothing_is_left(world, before)
             assert outcomes[0] == "refused"
             assert outcomes[-1] == "registered"  # it died after all steps
-            assert outcomes.count("refused") > 2
+            assert outcomes.count("refused") > 1
 
     asyncio.run(run())
 
@@ -204,7 +204,7 @@ def test_a_caller_that_goes_at_each_step(tmp_path: Path, scope: bool) -> None:
                 end(leader)
                 await nothing_is_left(world, before)
             assert outcomes[-1] == "registered"
-            assert outcomes.count("cancelled") > 2
+            assert outcomes.count("cancelled") > 1
 
     asyncio.run(run())
 

@@ -368,10 +368,15 @@ def test_a_copy_is_given_up_with_its_caller(world: World, tmp_path: Path) -> Non
     for number in range(20000):
         (source / str(number)).touch()
     inside = Path(f"/proc/{web.leader}/root/opt")   # a look is quick there, and the copy takes a second
-    with Dialogue(world.paths[0]) as client:
-        client.send_call(f"{MACHINE}.CopyTo", {"name": "web", "source": str(source), "destination": "/opt/copy"})
-        wait_for(lambda: os.listdir(inside), PATIENCE, "the copy to begin")
-    wait_for(lambda: not os.listdir(inside), PATIENCE, "the copy to be given up")
+    for _ in range(10):
+        with Dialogue(world.paths[0]) as client:
+            client.send_call(f"{MACHINE}.CopyTo", {"name": "web", "source": str(source), "destination": "/opt/copy"})
+            wait_for(lambda: os.listdir(inside), PATIENCE, "the copy to begin")
+        wait_for(lambda: os.listdir(inside) in ([], ["copy"]), 3 * PATIENCE, "the copy to be given up, or made")
+        if not os.listdir(inside):
+            return
+        web.exec(["rm", "-r", "/opt/copy"], check=True)     # it was faster
+    pytest.fail("each copy was made before its caller had gone")
 
 
 def test_a_list_that_nobody_reads_to_its_end(world: World) -> None:
