@@ -52,6 +52,8 @@ def test_install_puts_files_and_uninstall_takes_them(tmp_path: Path, prefix: str
         f"{units}/dbus-org.freedesktop.machine1.service.d/mymachines.conf",
         "/usr/share/dbus-1/system.d/mymachines.conf", "/usr/share/polkit-1/actions/mymachines.policy",
         "/etc/apparmor.d/abstractions/nameservice.d/mymachines",
+        *(f"{prefix}/share/man/{page}"
+          for page in ("man1/mymachinesctl.1", "man8/mymachinesd.8", "man8/nss_mymachines.8")),
         *([] if prefix == "/usr" else ["/usr/local/share/dbus-1/system-services/org.freedesktop.machine1.service"])}
     unit = (tmp_path / units.lstrip("/") / "mymachinesd.service").read_text()
     assert f"ExecStart={home}/bin/mymachinesd --no-userdb" in unit
