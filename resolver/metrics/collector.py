@@ -75,7 +75,7 @@ class ServerCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         try:
             with Client(self._socket, ASK_SECONDS) as client:
-                self._pid = client.server_pid
+                self._pid, _ = client.peer()
             return self._process.collect()
         except OSError:
             return ()

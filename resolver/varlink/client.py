@@ -38,13 +38,6 @@ class Client:
     def close(self) -> None:
         self._sock.close()
 
-    @property
-    def server_pid(self) -> int:
-        """Who listened at the path (SO_PEERCRED, unix(7))."""
-        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid: int = _UCRED.unpack(credentials)[0]
-        return pid
-
     def call(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """The parameters of the one reply. Raises VarlinkError for an error reply."""
         *_, last = self._call(method, parameters, more=False)
@@ -84,10 +77,7 @@ class Client:
         """
         try:
             self._sock.setblocking(False)
-            data = self._sock.recv(READ_SIZE)
-            if not data:
-                raise ConnectionResetError("the service has closed the connection")
-            self._decoder.feed(data)
+            self._read()
             replies = []
             while (message := self._decoder.next_message()) is not None:
                 error, reply, continues = parse_reply(message)
@@ -134,10 +124,7 @@ class Client:
         try:
             while (message := self._decoder.next_message()) is None:
                 self._sock.settimeout(_remaining(deadline))
-                data = self._sock.recv(READ_SIZE)
-                if not data:
-                    raise ConnectionResetError("the service has closed the connection")
-                self._decoder.feed(data)
+                self._read()
             return parse_reply(message)
         except ProtocolError as error:
             self.close()
@@ -145,6 +132,12 @@ class Client:
         except OSError:
             self.close()
             raise
+
+    def _read(self) -> None:
+        data = self._sock.recv(READ_SIZE)
+        if not data:
+            raise ConnectionResetError("the service has closed the connection")
+        self._decoder.feed(data)
 
 
 def _connect(path: str, timeout: float) -> socket.socket:
