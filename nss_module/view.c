@@ -3,10 +3,11 @@
  * No locks: a lock would be held for ever in the child of a fork, and would deadlock in a signal handler. One pointer is
  * moved by compare-and-swap; the loser of a race takes away its own map, which nobody has seen.
  *
- * A map that has been seen is never unmapped, since another thread may be reading it. Instead its file is replaced, at
- * the same place and in one step, by anonymous memory: that lets go of the file (a process that lives for months pins
- * no old tables), costs address space only, and a reader who was inside reads zeros, which its last check tells from a
- * table. The daemon keeps its file over restarts, so this happens a few times in the life of a host.
+ * A map that has been seen is never unmapped, and its struct never used for another, since another thread may be reading
+ * it. Instead its file is replaced, at the same place and in one step, by anonymous memory: that lets go of the file (a
+ * process that lives for months pins no old tables), costs address space only, and a reader who was inside reads zeros,
+ * which its last check tells from a table. The daemon keeps its file over restarts, so this happens a few times in the
+ * life of a host.
  *
  * Whose file. Root's, and nobody else may write to it. In a user namespace that does not map the host's root (a
  * container that has /run/mymachines bind-mounted), that root shows as the overflow uid, like everybody else who is not
@@ -15,7 +16,8 @@
  *
  * The first look-up of a process. `ls` and `id` look up one name and end, and two thirds of what that costs are page
  * faults and system calls. So libc is entered in few places: sysconf(3), fstat(2)'s empty path, memcmp(3) are a fault
- * each, where the program has not been there before. What the page size is need not be asked: MAP_ALIGN is no less.
+ * each, where the program has not been there before; and what is known of a map lies beside the view, on a page that is
+ * written to anyway.
  */
 #include "view.h"
 
@@ -28,14 +30,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#define MAP_ALIGN 65536u         /* the largest page of any architecture that glibc runs on */
-
-/* Of a file of this size, what is mapped; the last of it is beyond the file's end, and never touched. */
-static size_t mapped_size(uint32_t size)
-{
-    return ((size_t)size + MAP_ALIGN - 1) / MAP_ALIGN * MAP_ALIGN;
-}
 
 static bool header_is_sound(struct map *map)
 {
@@ -60,9 +54,33 @@ static bool header_is_sound(struct map *map)
     return __atomic_load_n(&header->retired, __ATOMIC_ACQUIRE) == 0;
 }
 
+static struct map *take_map(struct view *view)
+{
+    for (int i = 0; i < MAPS_AT_HAND; i++) {
+        bool taken = false;
+
+        if (__atomic_compare_exchange_n(&view->maps[i].taken, &taken, true, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            return &view->maps[i];
+    }
+
+    struct map *map = mmap(NULL, sizeof *map, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return map != MAP_FAILED ? map : NULL;
+}
+
+/* Takes back what take_map() gave, which no other thread has seen. */
+static void give_back(struct map *map)
+{
+    if (map->taken)
+        __atomic_store_n(&map->taken, false, __ATOMIC_RELEASE);
+    else
+        munmap(map, sizeof *map);
+}
+
 void unmap(struct map *map)
 {
-    munmap((void *)map->header, mapped_size(map->size) + MAP_ALIGN);
+    munmap((void *)map->header, map->size);
+    give_back(map);
 }
 
 /* A regular file of the owner's, who alone may write to it. */
@@ -71,38 +89,32 @@ static bool is_owners(const struct stat *st, uint32_t owner)
     return S_ISREG(st->st_mode) && st->st_uid == owner && (st->st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
-static struct map *map_file(int fd, uint32_t owner)
+static bool map_file(struct map *map, int fd, uint32_t owner)
 {
     struct stat st;
 
     if (fstatat(fd, "", &st, AT_EMPTY_PATH) != 0 || !is_owners(&st, owner))
-        return NULL;
+        return false;
     if (st.st_size < TABLE_PAGE || st.st_size > TABLE_SIZE_MAX)
-        return NULL;
+        return false;
+    map->size = (uint32_t)st.st_size;
+    map->device = st.st_dev;
+    map->inode = st.st_ino;
 
-    /* Both places at once: what then lies over the second cannot hit what another thread maps. */
-    const size_t size = mapped_size((uint32_t)st.st_size);
-    char *file = mmap(NULL, size + MAP_ALIGN, PROT_READ, MAP_SHARED, fd, 0);
+    void *file = mmap(NULL, map->size, PROT_READ, MAP_SHARED, fd, 0);
 
     if (file == MAP_FAILED)
-        return NULL;
-
-    struct map *map = mmap(file + size, MAP_ALIGN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
-                           0);
-
-    if (map != MAP_FAILED) {
-        *map = (struct map){
-            .header = (const void *)file, .size = (uint32_t)st.st_size, .device = st.st_dev, .inode = st.st_ino};
-        if (header_is_sound(map) && mprotect(map, MAP_ALIGN, PROT_READ) == 0)
-            return map;
-    }
-    munmap(file, size + MAP_ALIGN);
-    return NULL;
+        return false;
+    map->header = file;
+    if (header_is_sound(map))
+        return true;
+    munmap(file, map->size);
+    return false;
 }
 
 /* open(2) and close(2) are points where a thread may be cancelled, and would leave a descriptor behind; the system
  * calls by themselves are not. O_NONBLOCK: were it a fifo or a device, open() must not wait or act. */
-static struct map *map_path(const struct view *view)
+static struct map *map_path(struct view *view)
 {
     const int fd = (int)syscall(SYS_openat, AT_FDCWD, view->path,
                                 O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
@@ -110,8 +122,12 @@ static struct map *map_path(const struct view *view)
     if (fd < 0)
         return NULL;
 
-    struct map *map = map_file(fd, view->owner);
+    struct map *map = take_map(view);
 
+    if (map != NULL && !map_file(map, fd, view->owner)) {
+        give_back(map);
+        map = NULL;
+    }
     syscall(SYS_close, fd);
     return map;
 }
@@ -119,7 +135,7 @@ static struct map *map_path(const struct view *view)
 /* Lets go of a map's file under readers; see the top. Where this fails, the file stays pinned and nothing else. */
 static void release(struct map *map)
 {
-    mmap((void *)map->header, mapped_size(map->size), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    mmap((void *)map->header, map->size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 static const struct map *exchange(struct view *view, struct map *old, struct map *fresh)

@@ -27,15 +27,17 @@ enum answer_result answer_from_view(struct view *view, const struct question *qu
 
 #define TABLE_CHECK_MS 1000u     /* how old an orderly stop or a new file may be before it is noticed */
 
-/* Lies in a read-only anonymous page just behind the file's mapping: no malloc, and no stray write of the program whose
- * guests we are can turn it against us. */
+#define MAPS_AT_HAND 2           /* most processes see one file, or two; each more takes a page of its own */
+
+/* What is known of a file that was mapped. Constant from when it is the view's. */
 struct map {
     const struct table_header *header;
     uint64_t device;
     uint64_t inode;
-    uint32_t size;               /* of the file */
+    uint32_t size;               /* of the file; mmap(2) rounds it up to pages */
     uint32_t slot_offset[TABLE_SLOTS];
     uint32_t slot_size;
+    bool taken;                  /* of those at hand: it is a file's, or was one's */
 };
 
 struct view {
@@ -43,6 +45,7 @@ struct view {
     uint32_t owner;
     uint32_t checked;            /* coarse_milliseconds() of the last look at the path */
     struct map *map;             /* NULL: no table is known */
+    struct map maps[MAPS_AT_HAND];
 };
 
 /* The table that the path shows, at most TABLE_CHECK_MS ago; NULL: none. The map stays readable for ever, but the

@@ -7,6 +7,7 @@ void shim_forget(void)
 {
     table_view.map = NULL;
     table_view.checked = 0;
+    memset(table_view.maps, 0, sizeof table_view.maps);
     mute_since = 0;
 }
 
@@ -18,5 +19,5 @@ void shim_let_go(void)
     if (map == NULL)
         return;
     table_view.map = NULL;
-    mmap((void *)map->header, (map->size + 65535) / 65536 * 65536, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    mmap((void *)map->header, map->size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }

@@ -9,17 +9,16 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 
-enum { FILE_FD = 100, SOCKET_FD = 101, PLACES = 4, MAP_ALIGN = 65536 };
+enum { FILE_FD = 100, SOCKET_FD = 101, PLACES = 4 };
 
-/* Where files are mapped: the file, with room up to the next MAP_ALIGN (view.c), then as much for struct map. */
+/* Where files are mapped, and what is known of those for which there is no struct map at hand. */
 static _Alignas(TABLE_PAGE) struct place {
-    uint8_t file[MAP_ALIGN];
-    uint8_t map[MAP_ALIGN];
+    uint8_t file[FILE_MAX];
 } places[PLACES];
+static struct map maps[PLACES];
 
-_Static_assert(FILE_MAX <= MAP_ALIGN, "a file has one piece of MAP_ALIGN");
-
-static bool taken[PLACES];
+static size_t taken[PLACES];                    /* bytes; 0: nothing is there */
+static bool maps_taken[PLACES];
 static struct place *mapped;                    /* the one that has the file */
 
 struct world world;
@@ -41,11 +40,13 @@ void wrong(const char *format, ...)
 void world_begin(void)
 {
     for (int i = 0; i < PLACES; i++)
-        if (taken[i]) {
+        if (taken[i] != 0) {
             ASAN_UNPOISON_MEMORY_REGION(&places[i], sizeof places[i]);
-            taken[i] = false;
+            taken[i] = 0;
         }
     ASAN_POISON_MEMORY_REGION(places, sizeof places);
+    ASAN_POISON_MEMORY_REGION(maps, sizeof maps);
+    memset(maps_taken, 0, sizeof maps_taken);
     mapped = NULL;
     world = (struct world){.milliseconds = 1000000, .cancel_state = PTHREAD_CANCEL_ENABLE, .inode = 1};
     shim_forget();
@@ -232,28 +233,25 @@ static void unpoison_file(uint8_t *file, size_t size)
     }
 }
 
-static struct place *place_of(const void *address, bool file)
+static struct place *place_of(const void *address, size_t size)
 {
     for (int i = 0; i < PLACES; i++)
-        if (taken[i] && address == (file ? places[i].file : places[i].map))
+        if (taken[i] != 0 && taken[i] == size && address == places[i].file)
             return &places[i];
-    wrong("maps over somebody else's memory");
+    wrong("%zu bytes that it has not mapped", size);
 }
 
-/* The file, and behind it the place of struct map, which is not to be touched yet. */
 static void *map_file(size_t size)
 {
-    const size_t mapped_size = ((size_t)world.size + MAP_ALIGN - 1) / MAP_ALIGN * MAP_ALIGN;
-
-    if (world.size > TABLE_SIZE_MAX || size != mapped_size + MAP_ALIGN)
+    if (world.size > TABLE_SIZE_MAX || size == 0 || size != (size_t)world.size)
         wrong("maps %zu bytes of %lld", size, (long long)world.size);
     if (world.size > FILE_MAX)
         return MAP_FAILED;
     for (int i = 0; i < PLACES; i++)
-        if (!taken[i]) {
+        if (taken[i] == 0) {
             struct place *place = &places[i];
 
-            taken[i] = true;
+            taken[i] = size;
             ASAN_UNPOISON_MEMORY_REGION(place->file, FILE_MAX);
             memcpy(place->file, world_file, FILE_MAX);
             ASAN_POISON_MEMORY_REGION(place->file + sizeof(struct table_header),
@@ -265,46 +263,53 @@ static void *map_file(size_t size)
     wrong("maps without end");
 }
 
+static void *map_struct(void)
+{
+    for (int i = 0; i < PLACES; i++)
+        if (!maps_taken[i]) {
+            maps_taken[i] = true;
+            ASAN_UNPOISON_MEMORY_REGION(&maps[i], sizeof maps[i]);
+            memset(&maps[i], 0, sizeof maps[i]);
+            return &maps[i];
+        }
+    wrong("maps without end");
+}
+
 void *world_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
 {
     if (fails())
         return MAP_FAILED;
     if (address == NULL && fd == FILE_FD && protection == PROT_READ && flags == MAP_SHARED && offset == 0)
         return map_file(size);
-    if (flags != (MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED) || fd != -1 || size != MAP_ALIGN)
+    if (address == NULL && fd == -1 && protection == (PROT_READ | PROT_WRITE) && size == sizeof(struct map) &&
+        flags == (MAP_PRIVATE | MAP_ANONYMOUS))
+        return map_struct();
+    /* Let go of: readers may still be inside. */
+    if (protection != PROT_READ || flags != (MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED) || fd != -1)
         wrong("an odd mmap()");
-    if (protection == (PROT_READ | PROT_WRITE)) {
-        place_of(address, false);
-        ASAN_UNPOISON_MEMORY_REGION(address, sizeof(struct map));
-        memset(address, 0, sizeof(struct map));
-    } else if (protection == PROT_READ) { /* let go of: readers may still be inside */
-        struct place *place = place_of(address, true);
 
-        ASAN_UNPOISON_MEMORY_REGION(place->file, FILE_MAX);
-        memset(place->file, 0, FILE_MAX);
-        if (mapped == place)
-            mapped = NULL;
-    } else {
-        wrong("an odd mmap()");
-    }
+    struct place *place = place_of(address, size);
+
+    ASAN_UNPOISON_MEMORY_REGION(place->file, FILE_MAX);
+    memset(place->file, 0, FILE_MAX);
+    if (mapped == place)
+        mapped = NULL;
     return address;
-}
-
-int world_mprotect(void *address, size_t size, int protection)
-{
-    if (place_of(address, false) == NULL || size != MAP_ALIGN || protection != PROT_READ)
-        wrong("an odd mprotect()");
-    return fails() ? -1 : 0;
 }
 
 int world_munmap(void *address, size_t size)
 {
-    struct place *place = place_of(address, true);
+    for (int i = 0; i < PLACES; i++)
+        if (address == &maps[i] && maps_taken[i] && size == sizeof maps[i]) {
+            ASAN_POISON_MEMORY_REGION(&maps[i], sizeof maps[i]);
+            maps_taken[i] = false;
+            return 0;
+        }
 
-    if (size != sizeof *place)
-        wrong("unmaps %zu bytes", size);
+    struct place *place = place_of(address, size);
+
     ASAN_POISON_MEMORY_REGION(place, sizeof *place);
-    taken[place - places] = false;
+    taken[place - places] = 0;
     if (mapped == place)
         mapped = NULL;
     return 0;

@@ -123,7 +123,6 @@ int world_fstatat(int fd, const char *path, struct stat *st, int flags);
 int world_lstat(const char *path, struct stat *st);
 int world_close(int fd);
 void *world_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
-int world_mprotect(void *address, size_t size, int protection);
 int world_munmap(void *address, size_t size);
 int world_clock_gettime(clockid_t clock, struct timespec *now);
 int world_setcancelstate(int state, int *old);
@@ -140,7 +139,6 @@ ssize_t world_recvmsg(int fd, struct msghdr *message, int flags);
 #define lstat(...) world_lstat(__VA_ARGS__)
 #define close(...) world_close(__VA_ARGS__)
 #define mmap(...) world_mmap(__VA_ARGS__)
-#define mprotect(...) world_mprotect(__VA_ARGS__)
 #define munmap(...) world_munmap(__VA_ARGS__)
 #define clock_gettime(...) world_clock_gettime(__VA_ARGS__)
 #define pthread_setcancelstate(...) world_setcancelstate(__VA_ARGS__)
