@@ -7,7 +7,6 @@ it ends, and is replaced at the next start, or removed by its unit, where it cou
 """
 
 import argparse
-import asyncio
 import logging
 import signal
 import sys
@@ -24,6 +23,7 @@ from resolver.hook.resolve import INTERFACE, ResolveHook, hook_interface
 from resolver.notify import notify
 from resolver.table import TABLE_PATH
 from resolver.table.reader import TableReader, TableUnavailable
+from resolver.varlink.loop import EpollLoop
 from resolver.varlink.server import Server
 from resolver.varlink.service import Service
 
@@ -37,32 +37,31 @@ def main() -> int:
     options = _parse(sys.argv[1:])
     log.setup(PROGRAM)
     try:
-        asyncio.run(serve(options.socket, options.table, Zone(zone_name(options.zone), options.ttl)))
+        serve(options.socket, options.table, Zone(zone_name(options.zone), options.ttl))
     except OSError as error:
         _log.error("cannot serve %s: %s", options.socket, error)
         return 1
     return 0
 
 
-async def serve(socket: str, table: str, zone: Zone) -> None:
+def serve(socket: str, table: str, zone: Zone) -> None:
     """Answer at `socket` until a signal comes."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    loop = EpollLoop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    reader = TableReader(table)
-    changes = Changes(reader)
+        loop.add_signal_handler(number, loop.stop)
+    changes = Changes(loop, TableReader(table))
     try:
         service = Service("mymachines", PROGRAM, resolver.__version__, "", [hook_interface()],
                           {INTERFACE: ResolveHook(zone, TableReader(table), TableUnavailable, changes)})
         server = Server.at_path(loop, service, socket)
         try:
             notify(f"READY=1\nSTATUS=Answering at {socket}")
-            await stop.wait()
+            loop.run()
         finally:
             server.close()
     finally:
         changes.close()
+        loop.close()
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -6,7 +6,7 @@ so resolved asks for `www.nic.ai` where a machine is called `ai`; the answer is 
 """
 
 import base64
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import dns.exception
@@ -18,7 +18,7 @@ from dns.rdatatype import RdataType
 from resolver.dns.answers import Answer, Answers, Directory, Record, Zone
 from resolver.dns.wire import CLASS_IN, record_wire
 from resolver.hook.changes import Changes
-from resolver.varlink.call import Call, Reply
+from resolver.varlink.call import Call, Pause, Reply
 from resolver.varlink.interface import Interface, load_interface
 
 INTERFACE = "io.systemd.Resolve.Hook"
@@ -49,10 +49,11 @@ class ResolveHook:
         self._unavailable = unavailable
         self._changes = changes
 
-    async def do_query_filter(self, call: Call) -> AsyncIterator[dict[str, Any] | Reply]:
-        if not call.more:
-            yield self._filter()
-            return
+    def do_query_filter(self, call: Call) -> dict[str, Any] | Iterator[Reply | Pause]:
+        return self._follow() if call.more else self._filter()
+
+    def _follow(self) -> Iterator[Reply | Pause]:
+        pause = Pause(self._changes.call_once, self._changes.forget)
         last = None
         while True:
             seen = self._changes.count
@@ -60,7 +61,8 @@ class ResolveHook:
             if domains != last:
                 last = domains
                 yield Reply(domains, continues=True)
-            await self._changes.after(seen)
+            if self._changes.count == seen:
+                yield pause
 
     def do_resolve_record(self, call: Call) -> dict[str, Any]:
         # A zone's serial is of no use to resolved, which keeps nothing with a TTL of 0.

@@ -21,6 +21,7 @@ from resolver.table import TABLE_PATH
 from resolver.table.reader import TableReader, TableUnavailable
 from resolver.userdb.instance import AlreadyRunning, lock
 from resolver.userdb.records import INTERFACE, UserDatabase, user_database_interface
+from resolver.varlink.known import KnownReplies
 from resolver.varlink.loop import EpollLoop
 from resolver.varlink.server import Limits, Server
 from resolver.varlink.service import Service
@@ -61,8 +62,9 @@ def main() -> int:
 
 def serve(options: Options) -> int:
     """Answer at `options.socket` until a signal comes."""
+    table = TableReader(options.table)
     service = Service("mymachines", PROGRAM, resolver.__version__, "", [user_database_interface()],
-                      {INTERFACE: UserDatabase(TableReader(options.table), TableUnavailable)})
+                      {INTERFACE: UserDatabase(table, TableUnavailable)}, KnownReplies(table.generation))
     loop = EpollLoop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, loop.stop)

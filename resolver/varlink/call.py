@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a handler is given, and what it gives back."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 
@@ -40,6 +41,16 @@ class Reply(NamedTuple):
     parameters: dict[str, Any]
     fds: tuple[int, ...] = ()
     continues: bool = False
+
+
+class Pause(NamedTuple):
+    """What a generator yields that has nothing to say yet: it is asked again when what `call_once` got is called.
+
+    `forget` takes that back, where the caller has gone before.
+    """
+
+    call_once: Callable[[Callable[[], object]], object]
+    forget: Callable[[Callable[[], object]], object]
 
 
 def as_reply(result: "dict[str, Any] | Reply | None") -> Reply:

@@ -20,8 +20,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resolver.varlink.call import Call, Reply, as_reply
+from resolver.varlink.call import Call, Pause, Reply, as_reply
 from resolver.varlink.codec import Decoder, ProtocolError, parse_call
+from resolver.varlink.errors import VarlinkError
+from resolver.varlink.known import KnownReplies
 from resolver.varlink.loop import EventLoop
 from resolver.varlink.peer import Peer, hung_up
 from resolver.varlink.replies import Continued, Replies
@@ -70,9 +72,11 @@ class Connection:
         self._decoder = Decoder()
         self._reading = True
         self._call: Call | None = None
+        self._question: bytes | None = None  # the call's bytes, where its reply may be kept for who asks the same
         self._waiting: Any = None  # what a handler would yield, when it is this user's turn
         self._streams = False
         self._stream: tuple[Iterator[Any], Replies] | None = None
+        self._pause: Pause | None = None
         self._task: Task[None] | None = None
         self._output: deque[tuple[bytes | memoryview, tuple[int, ...]]] = deque()
         self._when_sent: Callable[[], object] | None = None
@@ -136,8 +140,26 @@ class Connection:
                 _log.info("pid %d, uid %d: closed in the middle of a message", self.peer.pid, self.peer.uid)
             self.close()
             return
-        self._decoder.feed(data)
-        self._next_call()
+        if self._service.known is None or not self._answer_known(self._service.known, data):
+            self._decoder.feed(data)
+            self._next_call()
+
+    def _answer_known(self, known: KnownReplies, data: bytes) -> bool:
+        if self._decoder.unfinished or data.find(b"\0") != len(data) - 1:
+            return False
+        reply = known.get(data)
+        if reply is None:
+            self._question = data
+            return False
+        self.busy = True
+        self.deadline = None
+        if self._send(reply, (), self._finish):
+            self._finish()
+        return True
+
+    def _keep(self, reply: bytes) -> None:
+        if self._service.known is not None and self._question is not None:
+            self._service.known.keep(self._question, reply)
 
     def _next_call(self) -> None:
         if self.closed:
@@ -211,6 +233,8 @@ class Connection:
         """Send the error that is the last reply of the call, and go on."""
         call = self._current_call()
         data = self._service.encode_error(call, error)
+        if isinstance(error, VarlinkError) and not call.oneway:
+            self._keep(data)
         if call.oneway or self._send(data, (), self._finish):
             self._finish()
 
@@ -227,10 +251,12 @@ class Connection:
             _close_all(reply.fds)
             if continues:
                 raise
-            data, reply = self._service.encode_error(call, error), Reply({})
+            data, reply, self._question = self._service.encode_error(call, error), Reply({}), None
         if call.oneway:
             _close_all(reply.fds)
             return True
+        if not (continues or call.more or reply.fds):
+            self._keep(data)
         return self._send(data, reply.fds, when_sent)
 
     def _current_call(self) -> Call:
@@ -240,7 +266,7 @@ class Connection:
     def _finish(self) -> None:
         if self.closed:
             return
-        self._call = self._task = None
+        self._call = self._task = self._question = None
         if self._stream is not None:
             self._stop_stream()
         self._end_stream()
@@ -255,10 +281,15 @@ class Connection:
         if self._stream is None or self.closed:
             return
         iterator, replies = self._stream
-        last = False
+        last, self._pause = False, None
         try:
             try:
-                ready = replies.next(next(iterator))
+                item = next(iterator)
+                if isinstance(item, Pause):
+                    self._pause = item
+                    item.call_once(self._next_reply)
+                    return
+                ready = replies.next(item)
             except StopIteration:
                 ready, last = replies.end(), True
         except Exception as error:  # noqa: BLE001 - as above
@@ -293,6 +324,9 @@ class Connection:
     def _stop_stream(self) -> None:
         assert self._stream is not None
         (iterator, _), self._stream = self._stream, None
+        if self._pause is not None:
+            self._pause.forget(self._next_reply)
+            self._pause = None
         close = getattr(iterator, "close", None)
         if close is not None:
             try:

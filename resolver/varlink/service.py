@@ -7,7 +7,8 @@ A handler is a method `do_get_user_record(self, call)` for GetUserRecord. It may
 - a coroutine function that returns one of these;
 - a generator or async generator that yields them, for calls with `more`. All but the last say that more follow. Where
   the caller did not say `more`, one reply is all it may get: a second one turns the call into ExpectedMore. Each reply
-  is taken when the one before has left, so a generator over what may change walks over a copy.
+  is taken when the one before has left, so a generator over what may change walks over a copy. A generator that waits
+  for something yields a Pause.
 
 It raises VarlinkError or one of resolver.core.errors for an error reply. Any other exception is a bug: it is logged,
 and answered with io.systemd.System, the only error that libsystemd turns into an errno.
@@ -31,6 +32,7 @@ from resolver.varlink.errors import (
     unexpected,
 )
 from resolver.varlink.interface import Interface, Method, load_interface
+from resolver.varlink.known import KnownReplies
 
 _log = logging.getLogger(__name__)
 
@@ -54,17 +56,20 @@ class Service:
     """What one socket answers: org.varlink.service, io.systemd's errors, and the interfaces that were given."""
 
     def __init__(self, vendor: str, product: str, version: str, url: str, interfaces: Iterable[Interface],
-                 handlers: Mapping[str, object]) -> None:
+                 handlers: Mapping[str, object], known: KnownReplies | None = None) -> None:
         """`handlers` has an object with do_* methods for each interface, by its name.
 
-        A method without its do_* is answered MethodNotImplemented.
+        A method without its do_* is answered MethodNotImplemented. `known`: for a service whose replies are the same
+        for all callers, and do nothing.
         """
+        self.known = known
         common = load_interface(SERVICE), load_interface(SYSTEM)
         self._interfaces = {interface.name: interface for interface in (*common, *interfaces)}
         self._info = {"vendor": vendor, "product": product, "version": version, "url": url,
                       "interfaces": sorted(self._interfaces)}
         self.calls: Counter[str] = Counter()
-        """By method; those of methods that there are not are not counted, for callers make them up."""
+        """By method; those of methods that there are not are not counted, for callers make them up, nor those with a
+        known reply."""
         self.errors: Counter[str] = Counter()
         """Replies that were errors, by name."""
         self._methods: dict[str, tuple[Method, Any]] = {}

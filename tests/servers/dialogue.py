@@ -8,11 +8,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
 from typing import Any, Self
 
 from resolver.core.errors import InvalidArgument, NoSuchMachine
-from resolver.varlink.call import Call, Reply
+from resolver.varlink.call import Call, Pause, Reply
 from resolver.varlink.interface import Interface
 from resolver.varlink.loop import EpollLoop
 from resolver.varlink.server import Limits, Server
@@ -28,6 +29,7 @@ method Echo(text: string) -> (text: string)
 method Count(to: int, pad: ?int) -> (number: int, pad: ?string)
 method CountThenFail(to: int) -> (number: int)
 method Subscribe() -> (number: int)
+method Follow() -> (number: int)
 method Note(text: string) -> ()
 method Descriptor(count: int) -> (descriptor: int)
 method Who() -> (uid: int, pid: int, same: bool)
@@ -53,6 +55,7 @@ class Handlers:
         self.notes: list[str] = []
         self.ended = threading.Event()
         self.yielded = 0
+        self.paused: set[Callable[[], object]] = set()
 
     def do_echo(self, call: Call) -> dict[str, Any]:
         return {"text": call.parameters["text"]}
@@ -73,6 +76,13 @@ class Handlers:
     def do_subscribe(self, _call: Call) -> Iterator[Reply]:
         yield Reply({"number": 0}, continues=True)
         yield Reply({"number": 1}, continues=True)
+
+    def do_follow(self, _call: Call) -> Iterator[Reply | Pause]:
+        """One reply at once, one each time that what is in `paused` is called."""
+        pause = Pause(self.paused.add, self.paused.discard)
+        for number in count():
+            yield Reply({"number": number}, continues=True)
+            yield pause
 
     def do_note(self, call: Call) -> None:
         self.notes.append(call.parameters["text"])
@@ -155,6 +165,8 @@ class Running:
         self._limits = limits
         self._listener_fd = listener_fd
         self._stop, self._stop_write = os.pipe()
+        self._wake = os.eventfd(0)
+        self._callbacks: list[Callable[[], object]] = []
         self._started = threading.Event()
         self._errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._run, args=(loop_kind,))
@@ -171,8 +183,14 @@ class Running:
             self._thread.join(PATIENCE)
             assert not self._thread.is_alive()
             os.close(self._stop)
+            os.close(self._wake)
         if self._errors:
             raise self._errors.pop()
+
+    def in_loop(self, callback: Callable[[], object]) -> None:
+        """Have the server's thread call it."""
+        self._callbacks.append(callback)
+        os.eventfd_write(self._wake, 1)
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, **flags: bool) -> dict[str, Any]:
         """One call on a connection of its own; the whole reply."""
@@ -198,8 +216,13 @@ class Running:
             self.server = Server.at_fd(loop, service, self._listener_fd, self._limits)
         else:
             self.server = Server.at_path(loop, service, self.path, self._limits)
+        loop.add_reader(self._wake, self._call_back)
         self._started.set()
         return self.server
+
+    def _call_back(self) -> None:
+        os.eventfd_read(self._wake)
+        self._callbacks.pop()()
 
     def _run_epoll(self) -> None:
         loop = EpollLoop()
@@ -219,6 +242,7 @@ class Running:
         loop.add_reader(self._stop, stop.set)
         await stop.wait()
         loop.remove_reader(self._stop)
+        loop.remove_reader(self._wake)
         server.close()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:

@@ -278,6 +278,24 @@ def test_a_caller_who_goes_stops_its_generator(serve: Serve) -> None:
     wait_for(lambda: server.server.connection_count == 0, PATIENCE)
 
 
+def test_a_generator_that_waits_is_asked_again_when_it_is_called(serve: Serve) -> None:
+    server = serve()
+    paused = server.handlers.paused
+    with Dialogue(server.path) as client:
+        client.send_call("Follow", more=True)
+        for number in range(3):
+            assert client.receive() == {"parameters": {"number": number}, "continues": True}
+            wait_for(lambda: paused, PATIENCE)
+            assert server.call("Echo", {"text": "x"}) == {"parameters": {"text": "x"}}
+            server.in_loop(paused.pop())
+        client.receive()
+        wait_for(lambda: paused, PATIENCE)
+        go_on, = paused
+    wait_for(lambda: not paused, PATIENCE)      # who has gone is called by nobody
+    server.in_loop(go_on)                       # and if he is, nothing comes of it
+    assert server.call("Echo", {"text": "x"}) == {"parameters": {"text": "x"}}
+
+
 # --- descriptors and credentials ---
 
 def test_descriptors_of_clients_do_not_stay(serve: Serve) -> None:
