@@ -20,8 +20,8 @@ from tests.lab import Daemon, TestHost, command, wait_for
 from tests.lab.processes import end
 
 ROOM = 24
-"""Machines: the limit, or for so many there are descriptors, a pidfd and a netlink socket for each. The real limit is
-65,536, and the unit's 65,536 descriptors: neither fits on a machine that tests run on."""
+"""Machines: the limit, or for so many there are descriptors, a pidfd and a netlink socket for each. tests/soak/full.py
+has thousands."""
 
 LEADERS = 40
 CLIENTS = 8
