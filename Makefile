@@ -75,6 +75,7 @@ soak: build $(VENV)/.test-tools test-packages soak-tools
 	$(VENV)/bin/python -m tests.soak.consistency --seconds 60
 	$(VENV)/bin/python -m tests.soak.kill --times 750
 	$(VENV)/bin/python -m tests.soak.kill --times 250 --without-pidfd-ids
+	$(VENV)/bin/python -m tests.soak.full
 	$(VENV)/bin/python -m tests.soak.protocols
 	$(VENV)/bin/python -m tests.soak.callers
 	$(VENV)/bin/python -m tests.dns.fuzz

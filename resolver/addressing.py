@@ -32,6 +32,11 @@ RESTORED_SECONDS = 10.0
 """The same for a machine of before, whose addresses the table still has: nobody waits for it but the next
 registrations, and a start on a busy host, or while its kernel is busy with links, is not to take them away."""
 
+LATER_FIRST_SECONDS = 1.0
+LATER_LAST_SECONDS = 60.0
+"""Where a machine's socket could not be opened in time, or for want of a descriptor, it is tried again, at intervals
+that double, for as long as the machine is there: what was in the way may go at any time, and a try takes 0.1 ms."""
+
 TURN_SECONDS = 0.004
 """Of choosing addresses anew, before others have their turn."""
 
@@ -93,6 +98,8 @@ class Followed:
     name: str
     process: Process
     watcher: AddressWatcher | None = None
+    later: asyncio.Task[None] | None = None
+    """Tries again to have one."""
     verdicts: tuple[Verdict, ...] = ()
     """What became of each address when they were chosen last."""
     reach: Reach | None = None
@@ -158,6 +165,8 @@ class Addressing:
             # A machine without addresses still has users, and can be terminated. Later ones are still told of.
             _log.warning("The addresses of machine %s are not known: %s", machine.name,
                          str(error) or "no answer in time")
+            if followed.watcher is None and not isinstance(error, NoSuchProcess):
+                followed.later = asyncio.create_task(self._follow_later(followed))
         except BaseException:
             self.forget(followed)
             raise
@@ -168,13 +177,32 @@ class Addressing:
         deadline = time.monotonic() + patience
         while True:
             try:
-                return await AddressWatcher.open(name, process, self._opener, lambda _: self._on_change(name_key(name)))
+                return await self._open(name, process)
             except TimeoutError:
                 if time.monotonic() >= deadline:
                     raise
 
+    async def _follow_later(self, followed: Followed) -> None:
+        pause = LATER_FIRST_SECONDS
+        while followed.watcher is None:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LATER_LAST_SECONDS)
+            try:
+                followed.watcher = await self._open(followed.name, followed.process)
+            except NoSuchProcess:
+                return
+            except OSError:
+                continue
+        _log.info("The addresses of machine %s are followed now", followed.name)
+        self._on_change(name_key(followed.name))  # what it told before it was the machine's
+
+    async def _open(self, name: str, process: Process) -> AddressWatcher:
+        return await AddressWatcher.open(name, process, self._opener, lambda _: self._on_change(name_key(name)))
+
     def forget(self, followed: Followed) -> None:
         """Let go of a machine, registered or not."""
+        if followed.later is not None:
+            followed.later.cancel()
         if followed.watcher is not None:
             followed.watcher.close()
         if followed.seen_by:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import machine_images.dbus
 import machine_images.varlink
+import resolver.varlink.tasks  # noqa: F401 - else imported with the first call, when no descriptor may be left
 from machine_images.dbus import ImageManagerHandlers, ImageObjects
 from machine_images.images import Images
 from machine_images.varlink import MachineImageInterface, machine_image_interface

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Which process a machine's leader is to be, and what is done to it. NoSuchProcess where it has exited."""
 
+import errno
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from resolver.authority import Subject
-from resolver.core.errors import AccessDenied, InvalidArgument, NoSuchMachine
+from resolver.core.errors import AccessDenied, InvalidArgument, NoSuchMachine, NotAvailable
 from resolver.core.machine import ProcessId
 from resolver.host.process import NoSuchProcess, Process
+
+KEPT_SHARE = 8
+"""One in eight of the descriptors that the daemon may have is for no machine, but for callers, workers and files: with
+the 65,536 that its unit gives it, all connections to two sockets, and as many as that again of one."""
 
 
 def find(wanted: ProcessId | None, subject: Subject) -> Process:
@@ -30,6 +36,27 @@ def _named(wanted: ProcessId) -> Process:
             if said is not None and true is not None and said != true:
                 raise NoSuchProcess(wanted.pid, "its number is another process's now")
         return process
+
+
+def check_room(process: Process) -> None:
+    """NotAvailable where a leader that has just been opened takes what is kept.
+
+    The kernel gives the lowest number that is free (open(2)), so as many others are open as this one has.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if process.fileno() >= allowed - allowed // KEPT_SHARE:
+        raise NotAvailable(f"{process.fileno()} of {allowed} descriptors are open, and the rest is not for machines")
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """NotAvailable in place of the OSError where there are none at all."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise NotAvailable(f"no descriptor is left: {error}") from None
+        raise
 
 
 def check(process: Process, subject: Subject) -> None:

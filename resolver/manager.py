@@ -118,7 +118,9 @@ class Manager:
         self._forget_dead(self.registry.by_name(key))
         self._registering.add(key)
         try:
-            with leaders.closing_on_error(leaders.find(request.leader, subject)) as process:
+            with (leaders.without_descriptors(),
+                  leaders.closing_on_error(leaders.find(request.leader, subject)) as process):
+                leaders.check_room(process)
                 leaders.check(process, subject)
                 # Its number may have been the leader's of a machine that has just ended.
                 self._forget_dead(self.registry.by_leader(process.pid))

@@ -70,7 +70,7 @@ def _double(random_bytes: random.Random, packet: bytearray) -> None:
 
 def _point(random_bytes: random.Random, packet: bytearray) -> None:
     at = random_bytes.randrange(len(packet))
-    packet[at:at + 2] = (0xC000 | random_bytes.randrange(len(packet) + 4)).to_bytes(2)
+    packet[at:at + 2] = (0xC000 | random_bytes.randrange(min(len(packet) + 4, 0x4000))).to_bytes(2)
 
 
 def _count(random_bytes: random.Random, packet: bytearray) -> None:

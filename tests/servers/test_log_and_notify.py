@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the service manager is told, and the journal."""
 
+import importlib
 import logging
 import os
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from resolver.log import EACH, INTERVAL_SECONDS, KINDS_MAX, LINES_MAX, Limit
 from resolver.notify import notify
 from tests.servers.dialogue import PATIENCE
 
@@ -27,7 +29,17 @@ except ZeroDivisionError:
 """
 
 
-def logged(journal_stream: str | None) -> list[str]:
+FLOOD = """
+import logging
+from resolver import log
+log.setup("program")
+for number in range(10_000):
+    logging.getLogger("x").info("uid %d again", number)
+logging.getLogger("x").warning("careful")
+"""
+
+
+def logged(journal_stream: str | None, program: str = LOG) -> list[str]:
     reading, writing = os.pipe()
     status = os.fstat(writing)
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -35,7 +47,7 @@ def logged(journal_stream: str | None) -> list[str]:
         environment["JOURNAL_STREAM"] = journal_stream.format(status.st_dev, status.st_ino)
     with os.fdopen(reading) as lines:
         try:
-            subprocess.run([sys.executable, "-c", LOG], stderr=writing, env=environment, check=True, timeout=60)
+            subprocess.run([sys.executable, "-c", program], stderr=writing, env=environment, check=True, timeout=60)
         finally:
             os.close(writing)
         return lines.read().splitlines()
@@ -51,6 +63,45 @@ def test_each_line_to_the_journal_has_its_priority() -> None:
 @pytest.mark.parametrize("journal_stream", [None, "1:1", "nonsense"])
 def test_elsewhere_the_program_has_its_name(journal_stream: str | None) -> None:
     assert logged(journal_stream)[0] == "program: INFO: two"
+
+
+def test_a_flood_of_one_kind_leaves_others_their_room() -> None:
+    lines = logged("{}:{}", FLOOD)
+    assert lines[:LINES_MAX] == [f"<6>uid {number} again" for number in range(LINES_MAX)]
+    assert lines[LINES_MAX].startswith("<4>More like this are left out for ")
+    assert lines[LINES_MAX + 1:] == ["<4>careful", f"<4>{10_000 - LINES_MAX} like this were left out: uid %d again"]
+
+
+def said(limit: Limit, now: float, text: str, *values: object, name: str = "x") -> list[str]:
+    record = logging.LogRecord(name, logging.INFO, "", 0, text, values, None)
+    return [each.getMessage() for each in limit.admit(record, now)]
+
+
+def test_what_was_left_out_is_told_with_the_next_line_after_the_interval() -> None:
+    limit = Limit()
+    lines = [said(limit, 100.0, "%d", number) for number in range(LINES_MAX + 5)]
+    assert lines[:LINES_MAX] == [[str(number)] for number in range(LINES_MAX)]
+    assert len(lines[LINES_MAX]) == 1
+    assert lines[LINES_MAX + 1:] == [[]] * 4
+    assert said(limit, 100.0, "another kind") == ["another kind"]
+    assert said(limit, 100.0, "%d", 7, name="y") == ["7"]
+    assert said(limit, 100.0 + INTERVAL_SECONDS, "new", name=min(EACH)) == ["5 like this were left out: %d", "new"]
+    assert said(limit, 100.0 + INTERVAL_SECONDS, "%d", 1) == ["1"]
+
+
+def test_what_those_do_who_may_is_always_told() -> None:
+    limit = Limit()
+    for name in EACH:
+        assert importlib.import_module(name)._log.name == name
+        lines = [said(limit, 1.0, "%d", number, name=name) for number in range(10 * LINES_MAX)]
+        assert lines == [[str(number)] for number in range(10 * LINES_MAX)]
+
+
+def test_kinds_without_end_are_one_kind() -> None:
+    limit = Limit()
+    lines = [said(limit, 1.0, f"kind {number}") for number in range(10 * KINDS_MAX)]
+    assert sum(map(len, lines)) == KINDS_MAX + LINES_MAX + 1
+    assert len(limit._counts) == KINDS_MAX + 1
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -8,6 +8,7 @@ before it goes on for the n-th time, for each n until there is none. Leaders are
 import asyncio
 import errno
 import os
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from resolver import addressing
 from resolver import manager as manager_module
 from resolver.addressing import Network
 from resolver.authority import Subject
@@ -300,4 +302,79 @@ def test_a_restart_on_a_busy_host_asks_again_for_addresses(tmp_path: Path, monke
             successor.close()
 
     monkeypatch.setattr(NetlinkOpener, "open", open_late)
+    asyncio.run(run())
+
+
+def add_to_loopback(leader: "subprocess.Popen[bytes]", address: str) -> None:
+    subprocess.run(["nsenter", f"--target={leader.pid}", "--net", "sh", "-c",
+                    f"ip link set lo up; ip address add {address}/32 dev lo"], check=True, timeout=PATIENCE)
+
+
+def addresses_of(world: World) -> list[bytes]:
+    entry = world.registry.by_name("web")
+    assert entry is not None
+    return [each.packed for each in entry.machine.addresses]
+
+
+@pytest.mark.parametrize("trouble", [TimeoutError(), OSError(errno.EMFILE, "no descriptor left")],
+                         ids=["late", "descriptors"])
+def test_a_socket_that_could_not_be_opened_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       trouble: OSError) -> None:
+    """The machine is registered without addresses, and has them as soon as there is nothing in the way any more."""
+    monkeypatch.setattr(addressing, "ADDRESSES_SECONDS", 0.0)
+    monkeypatch.setattr(addressing, "LATER_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(addressing, "LATER_LAST_SECONDS", 0.004)
+    real, tries, in_the_way = NetlinkOpener.open, 0, True
+
+    async def open_badly(*arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if in_the_way:
+            raise trouble
+        return await real(*arguments)
+
+    async def run() -> None:
+        nonlocal in_the_way
+        async with world_in(tmp_path) as world:
+            before = descriptors()
+            leader, address = world.leader(), socket.inet_aton("192.0.2.7")
+            add_to_loopback(leader, "192.0.2.7")
+            await world.register(leader)
+            assert addresses_of(world) == []
+            async with asyncio.timeout(PATIENCE):
+                while tries < 5:  # noqa: ASYNC110 - a second try, and more, none of which says anything
+                    await asyncio.sleep(0.001)
+            in_the_way = False
+            async with asyncio.timeout(PATIENCE):
+                while address not in addresses_of(world):  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            assert world.manager.explain("web").network is Network.OWN
+            assert world.told[-1].after is world.registry.by_name("web")
+            die(leader)
+            await nothing_is_left(world, before)
+
+    monkeypatch.setattr(NetlinkOpener, "open", open_badly)
+    asyncio.run(run())
+
+
+def test_a_machine_that_goes_is_not_tried_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addressing, "ADDRESSES_SECONDS", 0.0)
+    monkeypatch.setattr(addressing, "LATER_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(addressing, "LATER_LAST_SECONDS", 0.001)
+
+    async def open_never(*_: Any) -> Any:
+        raise TimeoutError
+
+    async def run() -> None:
+        async with world_in(tmp_path) as world:
+            before = descriptors()
+            leader = world.leader()
+            await world.register(leader)
+            die(leader)
+            await nothing_is_left(world, before)
+            async with asyncio.timeout(PATIENCE):
+                while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(NetlinkOpener, "open", open_never)
     asyncio.run(run())

@@ -97,7 +97,10 @@ void world_move(void)
     world.moved = true;
     memcpy(world_before, world_file, sizeof world_before);
     if (move->kind == MOVE_LETTING_GO) {
+        const int ours = errno; /* it is another thread, which has its own */
+
         shim_let_go();
+        errno = ours;
         return;
     }
     if (move->kind == MOVE_OBEYING) {
