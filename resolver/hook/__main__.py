@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 
 import resolver
-import resolver.varlink.tasks  # else imported with the first call, when no descriptor may be left
 from resolver import log
 from resolver.dns import DEFAULT_ZONE
 from resolver.dns.answers import Zone

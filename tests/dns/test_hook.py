@@ -262,3 +262,10 @@ def test_it_asks_no_one(table: Table) -> None:
     code = "import sys, resolver.hook.__main__; print({'pwd', 'grp', 'dns.resolver', 'dns.query'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_it_needs_no_asyncio() -> None:
+    """Which would be a third of its memory."""
+    run = subprocess.run([sys.executable, "-c", "import sys, resolver.hook.__main__; print('asyncio' in sys.modules)"],
+                         capture_output=True, text=True, timeout=PATIENCE)
+    assert (run.stdout, run.stderr) == ("False\n", "")
