@@ -2,7 +2,10 @@
 """Follows the addresses of all machines, and chooses those that look-ups give: by what is told of the guest's side and
 of the host's.
 
-Whatever changed, the outcome is a Machine with other addresses, handed to `update`.
+Whatever changed, the outcome are Machines with other addresses, handed to `update`.
+
+A machine of before a restart has the addresses that the table had, for look-ups read these already. It is `behind`
+until its network namespace has been looked at again, which catch_up() does in turns, and settle() at once for who asks.
 """
 
 import asyncio
@@ -10,31 +13,44 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from resolver.core.addresses import Verdict, given, judge
+from resolver.core.frozen import but
 from resolver.core.machine import Address, AddressSource, Machine, MachineClass
 from resolver.core.names import name_key
-from resolver.host.addresses import AddressWatcher
 from resolver.host.links import HostLinks
 from resolver.host.netlink import NetlinkError
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import NoSuchProcess, Process
 from resolver.host.reach import HostChange, Prefix, Reach
+from resolver.namespaces import NOT_JUDGED, Judged, NetworkNamespace, NetworkNamespaces
 
 ADDRESSES_SECONDS = 1.0
 """For the kernel to list a machine's addresses, before registration goes on without them; it takes 0.1 ms each."""
 
 RESTORED_SECONDS = 10.0
-"""The same for a machine of before, whose addresses the table still has: nobody waits for it but the next
-registrations, and a start on a busy host, or while its kernel is busy with links, is not to take them away."""
+"""The same for a machine of before, whose addresses the table still has: a start on a busy host, or while its kernel is
+busy with links, is not to take them away."""
+
+OUTSIDE_SECONDS = 1.0
+"""For neighbour tables to be read, before a machine of before is judged without; some ms."""
+
+ENTERING_MAX = 64
+"""Machines of before whose addresses the kernel is asked for at a time: a guest that keeps it from answering holds up
+one of these."""
+
+TOLD_AT_ONCE = 8
+"""Machines in one network namespace that are chosen anew as soon as something changes there; more of them wait for
+their turn."""
 
 LATER_FIRST_SECONDS = 1.0
 LATER_LAST_SECONDS = 60.0
-"""Where a machine's socket could not be opened in time, or for want of a descriptor, it is tried again, at intervals
+"""Where a machine's namespace could not be entered in time, or for want of a descriptor, it is tried again, at intervals
 that double, for as long as the machine is there: what was in the way may go at any time, and a try takes 0.1 ms."""
 
 TURN_SECONDS = 0.004
@@ -60,6 +76,9 @@ class Outside(Protocol):
     def port_of(self, bridge: int, family: int, packed: bytes, /) -> int:
         """The port of a bridge behind which an address is, 0 where that is not known."""
 
+    async def settled(self) -> None:
+        """Wait until all is known that the kernel knows of those that are followed."""
+
 
 class SeeingNothing:
     """An Outside that does not look."""
@@ -73,6 +92,8 @@ class SeeingNothing:
 
     def port_of(self, _bridge: int, _family: int, _packed: bytes, /) -> int:
         return 0
+
+    async def settled(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,37 +112,38 @@ class Network(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Followed:
     """What is kept of one machine, until Addressing.forget()."""
 
     name: str
     process: Process
-    watcher: AddressWatcher | None = None
+    namespace: NetworkNamespace | None = None
     later: asyncio.Task[None] | None = None
     """Tries again to have one."""
-    verdicts: tuple[Verdict, ...] = ()
-    """What became of each address when they were chosen last."""
-    reach: Reach | None = None
-    """What was asked of the host then; None where it could not be asked."""
+    judged: Judged = NOT_JUDGED
+    """What became of its addresses when they were chosen last."""
     seen_by: tuple[int, ...] = ()
     """The host-side interfaces by which it is looked at from outside."""
     seen: tuple[Address, ...] = ()
     """What was seen there, when its addresses were chosen last."""
+    behind: bool = False
+    """Of before a restart, and not looked at since."""
+    settling: asyncio.Task[None] | None = None
 
     @property
     def network(self) -> Network:
-        if self.watcher is None or not self.watcher.known.is_set():
+        if self.namespace is None or not self.namespace.watcher.known.is_set():
             return Network.UNKNOWN
-        return Network.OWN if self.watcher.own_network else Network.HOST
+        return Network.HOST if self.namespace.is_host else Network.OWN
 
     def explained(self) -> tuple[Explained, ...]:
         """All addresses, as they were judged last."""
-        return tuple(Explained(verdict, self._interface(verdict.address)) for verdict in self.verdicts)
+        return tuple(Explained(verdict, self._interface(verdict.address)) for verdict in self.judged.verdicts)
 
     def _interface(self, address: Address) -> str:
         if address.source is AddressSource.GUEST:
-            return "" if self.watcher is None else self.watcher.interface_name(address.ifindex)
+            return "" if self.namespace is None else self.namespace.watcher.interface_name(address.ifindex)
         try:
             name = socket.if_indextoname(address.ifindex)
         except OSError:
@@ -131,15 +153,16 @@ class Followed:
 
 
 class Addressing:
-    """Follows machines from follow() on, and tells of changes from start() on.
+    """Follows machines from follow() or remember() on, until forget().
 
-    `find` gives a registered machine and what is followed of it, by its name's key; `keys` those of all.
+    `find` gives a registered machine and what is followed of it, by its name's key; `keys` those of all. `update` takes
+    machines that have other addresses now, all at once.
     """
 
     def __init__(self, opener: NetlinkOpener, links: HostLinks, outside: Outside,
                  keys: Callable[[], Iterator[str]], find: Callable[[str], tuple[Machine, Followed] | None],
-                 update: Callable[[Machine], None]) -> None:
-        self._opener = opener
+                 update: Callable[[Sequence[Machine]], None]) -> None:
+        self._namespaces = NetworkNamespaces(opener, self._on_namespace)
         self._links = links
         self._outside = outside
         self._keys = keys
@@ -147,109 +170,237 @@ class Addressing:
         self._update = update
         self._choosing: asyncio.Task[None] | None = None
         self._pending = HostChange()
+        self._late: dict[str, None] = {}  # keys of machines that are to be chosen anew
+        self._catching_up: asyncio.Task[None] | None = None
+        self._entering = asyncio.Semaphore(ENTERING_MAX)
+        self._turn = asyncio.Lock()
 
     def close(self) -> None:
-        """Choose no more. What is followed is its owner's to forget."""
-        if self._choosing is not None:
-            self._choosing.cancel()
+        """Choose no more. What is followed must have been forgotten."""
+        for task in (self._choosing, self._catching_up):
+            if task is not None:
+                task.cancel()
+        self._namespaces.close()
 
-    async def follow(self, machine: Machine, process: Process, restored: bool = False) -> Followed:
-        """Follow a machine that is to be registered, or was; its first addresses are known when this returns."""
-        followed = Followed(machine.name, process)
+    async def follow(self, name: str, process: Process, patience: float = ADDRESSES_SECONDS) -> Followed:
+        """Follow a machine that is to be registered; its first addresses are known when this returns."""
+        followed = Followed(name, process)
         try:
-            patience = RESTORED_SECONDS if restored else ADDRESSES_SECONDS
-            followed.watcher = await self._watcher(machine.name, process, patience)
-            if not followed.watcher.known.is_set():  # the kernel has mostly answered by now
-                await asyncio.wait_for(followed.watcher.known.wait(), patience)
-        except (OSError, NoSuchProcess) as error:
-            # A machine without addresses still has users, and can be terminated. Later ones are still told of.
-            _log.warning("The addresses of machine %s are not known: %s", machine.name,
-                         str(error) or "no answer in time")
-            if followed.watcher is None and not isinstance(error, NoSuchProcess):
-                followed.later = asyncio.create_task(self._follow_later(followed))
+            await self._enter(followed, patience)
         except BaseException:
             self.forget(followed)
             raise
         return followed
 
-    async def _watcher(self, name: str, process: Process, patience: float) -> AddressWatcher:
-        """Opened, at the second or a later try where a busy host did not run the opening thread in time."""
+    def remember(self, name: str, process: Process) -> Followed:
+        """Follow a machine of before, later: look-ups have its addresses. It is to be registered with these."""
+        return Followed(name, process, behind=True)
+
+    async def _enter(self, followed: Followed, patience: float) -> None:
+        """Have its addresses told from now on; the first are known when this returns, or cannot be had."""
+        try:
+            namespace = followed.namespace = await self._namespace(followed, patience)
+            if not namespace.watcher.known.is_set():  # the kernel has mostly answered by now
+                await asyncio.wait_for(namespace.watcher.known.wait(), patience)
+        except (OSError, NoSuchProcess) as error:
+            # A machine without addresses still has users, and can be terminated. Later ones are still told of.
+            _log.warning("The addresses of machine %s are not known: %s", followed.name,
+                         str(error) or "no answer in time")
+            if followed.namespace is None and not isinstance(error, NoSuchProcess):
+                followed.later = asyncio.get_running_loop().create_task(self._enter_later(followed))
+
+    async def _namespace(self, followed: Followed, patience: float) -> NetworkNamespace:
+        """Entered, at the second or a later try where a busy host did not run the opening thread in time."""
         deadline = time.monotonic() + patience
         while True:
             try:
-                return await self._open(name, process)
+                return await self._namespaces.enter(followed, followed.name, followed.process)
             except TimeoutError:
                 if time.monotonic() >= deadline:
                     raise
 
-    async def _follow_later(self, followed: Followed) -> None:
+    async def _enter_later(self, followed: Followed) -> None:
         pause = LATER_FIRST_SECONDS
-        while followed.watcher is None:
+        while followed.namespace is None:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LATER_LAST_SECONDS)
             try:
-                followed.watcher = await self._open(followed.name, followed.process)
+                followed.namespace = await self._namespaces.enter(followed, followed.name, followed.process)
             except NoSuchProcess:
                 return
             except OSError:
                 continue
         _log.info("The addresses of machine %s are followed now", followed.name)
-        self._on_change(name_key(followed.name))  # what it told before it was the machine's
-
-    async def _open(self, name: str, process: Process) -> AddressWatcher:
-        return await AddressWatcher.open(name, process, self._opener, lambda _: self._on_change(name_key(name)))
+        self._choose([name_key(followed.name)])  # what was told before it was in there
 
     def forget(self, followed: Followed) -> None:
         """Let go of a machine, registered or not."""
         if followed.later is not None:
             followed.later.cancel()
-        if followed.watcher is not None:
-            followed.watcher.close()
+        if followed.settling is not None:
+            followed.settling.cancel()
+        if followed.namespace is not None:
+            self._namespaces.leave(followed.namespace, followed)
+            followed.namespace = None
         if followed.seen_by:
             self._outside.forget(name_key(followed.name))
 
-    def chosen(self, machine: Machine, followed: Followed) -> Machine:
-        """The machine with its addresses as they are now."""
-        watcher = followed.watcher
-        key = name_key(machine.name)
-        addresses: tuple[Address, ...] = () if watcher is None else watcher.addresses
-        # What a container says of itself is whole. A VM says nothing; its leader may have a network of its own.
-        listed = followed.network is Network.OWN and machine.machine_class is MachineClass.CONTAINER
-        followed.seen = self._outside.addresses(key)
+    # Machines of before.
+
+    def catch_up(self) -> None:
+        """Look at all that are behind, from now on, one in each round of the loop."""
+        self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        begun, slow = 0, []
+        for key in list(self._keys()):
+            task = self._settling(key)
+            if task is not None:
+                begun += 1
+                await asyncio.sleep(0)  # it has its turn, and others
+                if not task.done():
+                    slow.append(task)
+        if slow:
+            await asyncio.wait(slow)
+        if begun:
+            _log.info("%d machines have been looked at again", begun)
+
+    async def settle(self, key: str) -> None:
+        """Wait until a machine has the addresses of now. Nothing where it has them, or there is none."""
+        task = self._settling(key)
+        if task is not None:
+            await asyncio.wait([task])  # which goes on where who waits does not
+
+    def _settling(self, key: str) -> asyncio.Task[None] | None:
+        found = self._find(key)
+        if found is None or not found[1].behind:
+            return None
+        followed = found[1]
+        if followed.settling is None:
+            followed.settling = asyncio.get_running_loop().create_task(self._settle(key, followed))
+        return followed.settling
+
+    async def _settle(self, key: str, followed: Followed) -> None:
+        try:
+            async with self._entering:
+                await self._enter(followed, RESTORED_SECONDS)
+            found = self._find(key)
+            if found is None or found[1] is not followed:
+                return
+            if self._look_from_outside_first(found[0], followed):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._outside.settled(), OUTSIDE_SECONDS)
+                async with self._turn:  # all who have waited for it, one in each round of the loop
+                    await asyncio.sleep(0)
+            followed.behind = False
+            self._choose([key])
+        finally:
+            followed.settling = None
+
+    def _look_from_outside_first(self, machine: Machine, followed: Followed) -> bool:
+        """Where it counts who else is on its bridge; whether there is more to be waited for, before that is known."""
+        if not self._is_listed(machine, followed):
+            return False
+        before = followed.seen_by
+        judged = self._judged(machine, followed)
+        if judged.ports and followed.seen_by != before:
+            self._judge_anew(machine, followed, judged)
+            return True
+        return False
+
+    # Choosing.
+
+    def choose(self, machine: Machine, followed: Followed) -> Judged:
+        """What becomes of the machine's addresses as they are now: of `machine`, its class and interfaces count."""
+        followed.seen = self._outside.addresses(name_key(followed.name))
+        judged = followed.judged = self._judged(machine, followed)
+        return judged
+
+    def _judged(self, machine: Machine, followed: Followed) -> Judged:
+        if not self._is_listed(machine, followed):
+            return self._judge(machine, followed)
+        assert followed.namespace is not None
+        known = followed.namespace.judged
+        judged = known.get(machine.network_interfaces)
+        if judged is not None:
+            self._look_from_outside(followed, judged.ports)
+        else:
+            judged = self._judge(machine, followed)
+            if judged.concern is not None:
+                known[machine.network_interfaces] = judged
+        return judged
+
+    @staticmethod
+    def _is_listed(machine: Machine, followed: Followed) -> bool:
+        """What a container says of itself is whole. A VM says nothing; its leader may have a network of its own."""
+        return followed.network is Network.OWN and machine.machine_class is MachineClass.CONTAINER
+
+    def _judge(self, machine: Machine, followed: Followed) -> Judged:
+        listed = self._is_listed(machine, followed)
+        addresses: tuple[Address, ...] = () if followed.namespace is None else followed.namespace.watcher.addresses
         if not listed:
             addresses += followed.seen
-        reach = Reach(self._links, followed.process, machine.network_interfaces,
-                      () if watcher is None else watcher.peers, {} if watcher is None else watcher.masters,
-                      self._outside.port_of)
         try:
-            self._look_from_outside(key, followed, reach.ports if listed else machine.network_interfaces)
-            followed.verdicts, followed.reach = judge(addresses, reach), reach
+            reach = self._reach(machine, followed)
+            ports = reach.ports
+            self._look_from_outside(followed, ports if listed else machine.network_interfaces)
+            verdicts = judge(addresses, reach)
         except (OSError, NetlinkError, NoSuchProcess) as error:
             _log.warning("The way to machine %s is not known: %s", machine.name, error)
-            followed.verdicts, followed.reach = (), None
-        chosen = given(followed.verdicts)
-        if (addresses, chosen) == (machine.addresses, machine.chosen):
-            return machine
-        return replace(machine, addresses=addresses, chosen=chosen)
+            return Judged(addresses)
+        return Judged(addresses, verdicts, given(verdicts), ports, reach.concern())
 
-    def _look_from_outside(self, key: str, followed: Followed, interfaces: tuple[int, ...]) -> None:
+    def _reach(self, machine: Machine, followed: Followed) -> Reach:
+        watcher = None if followed.namespace is None else followed.namespace.watcher
+        peers, masters = ((), {}) if watcher is None else (watcher.peers, watcher.masters)
+        return Reach(self._links, followed.process, machine.network_interfaces, peers, masters, self._outside.port_of)
+
+    def _look_from_outside(self, followed: Followed, interfaces: tuple[int, ...]) -> None:
         """Those that do not list their addresses; and the ports of bridges, since others there may claim theirs."""
         if interfaces == followed.seen_by:
             return
+        key = name_key(followed.name)
         if interfaces:
             self._outside.follow(key, interfaces)
         else:
             self._outside.forget(key)
         followed.seen_by = interfaces
 
+    def _choose(self, keys: Iterable[str]) -> None:
+        """Choose the addresses of these machines anew. Those that are behind have their time."""
+        changed = []
+        for key in keys:
+            found = self._find(key)
+            if found is not None and not found[1].behind:
+                machine, judged = found[0], self.choose(*found)
+                if (judged.addresses, judged.chosen) != (machine.addresses, machine.chosen):
+                    changed.append(but(machine, addresses=judged.addresses, chosen=judged.chosen))
+        if changed:
+            self._update(changed)
+
+    # What has changed.
+
+    def _on_namespace(self, namespace: NetworkNamespace) -> None:
+        namespace.judged.clear()
+        keys = list(dict.fromkeys(namespace.machines.values()))
+        self._choose(keys[:TOLD_AT_ONCE])
+        if len(keys) > TOLD_AT_ONCE:
+            self._late.update(dict.fromkeys(keys[TOLD_AT_ONCE:]))
+            self._choose_soon()
+
     def seen(self, key: str) -> None:
         """What is seen of a machine from outside has changed."""
         found = self._find(key)
         if found is None:
             return
-        before = found[1].seen
-        self._on_change(key)
-        moved = set(before) ^ set(found[1].seen)
+        machine, followed = found
+        before = followed.seen
+        if followed.behind:
+            followed.seen = self._outside.addresses(key)
+        else:
+            self._judge_anew(machine, followed, followed.judged)
+            self._choose([key])
+        moved = set(before) ^ set(followed.seen)
         # Another one on the bridge may claim what is known to be this one's, or may now have it.
         self.host_changed(HostChange(networks=frozenset(Prefix.of_address(address) for address in moved)))
 
@@ -258,17 +409,21 @@ class Addressing:
         if change == HostChange():
             return
         self._pending |= change
+        self._choose_soon()
+
+    def _choose_soon(self) -> None:
         if self._choosing is None or self._choosing.done():
             self._choosing = asyncio.get_running_loop().create_task(self._choose_again())
 
     async def _choose_again(self) -> None:
-        while self._pending != HostChange():
+        while self._late or self._pending != HostChange():
             change, self._pending = self._pending, HostChange()
+            late, self._late = self._late, {}
             began = time.thread_time()
             turn_ends = began + TURN_SECONDS
-            for key in list(self._keys()):
-                if self._concerned(key, change):
-                    self._on_change(key)
+            for key in list(self._keys()) if change != HostChange() else late:
+                if key in late or self._concerned(key, change):
+                    self._choose([key])
                 if time.thread_time() >= turn_ends:
                     await asyncio.sleep(0)  # others have their turn
                     turn_ends = time.thread_time() + TURN_SECONDS
@@ -276,10 +431,18 @@ class Addressing:
 
     def _concerned(self, key: str, change: HostChange) -> bool:
         found = self._find(key)
-        return found is not None and (found[1].reach is None or found[1].reach.concerned(change))
+        if found is None or found[1].behind:
+            return False
+        machine, followed = found
+        concern = followed.judged.concern
+        if concern is not None and not concern.by(change):
+            return False
+        self._judge_anew(machine, followed, followed.judged)
+        return True
 
-    def _on_change(self, key: str) -> None:
-        found = self._find(key)
-        if found is not None:
-            machine, followed = found
-            self._update(self.chosen(machine, followed))
+    @staticmethod
+    def _judge_anew(machine: Machine, followed: Followed, judged: Judged) -> None:
+        """Others in the network namespace have gone by the same judgement: the first of them asks again."""
+        known = {} if followed.namespace is None else followed.namespace.judged
+        if known.get(machine.network_interfaces) is judged:
+            del known[machine.network_interfaces]

@@ -50,6 +50,7 @@ from resolver.reload import Reload
 from resolver.statistics import Family, Kind, Machines
 from resolver.table import TABLE_PATH
 from resolver.table.packets import answer_packet
+from resolver.table.reader import TableReader
 from resolver.table.writer import TableWriter
 from resolver.userdb_keeper import UserdbKeeper
 from resolver.varlink import IMAGE_SOCKET, MACHINE_SOCKET
@@ -171,7 +172,8 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     host_watcher = HostWatcher(manager.host_changed)
     await apply(settings)
     gc.disable()
-    await manager.restore()
+    # As long as nobody has looked at a machine again, it has the addresses that everybody reads already.
+    await manager.restore(TableReader(TABLE_PATH, os.geteuid()).published)
     # What was found stays for long, and is in no circle: the collector need not look through it, neither now nor later.
     gc.freeze()
     gc.enable()
@@ -194,6 +196,7 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
         images.start()
         _log.info("Ready with %d machines", len(registry))
         notify("READY=1")
+        manager.catch_up()
         with watchdog():
             await stop.wait()
         notify("STOPPING=1")
@@ -284,7 +287,7 @@ def _lock() -> int | None:
 
 
 def _raise_descriptor_limit() -> None:
-    """As far as allowed: a machine takes a pidfd and a netlink socket (getrlimit(2))."""
+    """As far as allowed: a machine takes a pidfd, and its network namespace a netlink socket (getrlimit(2))."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

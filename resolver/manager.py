@@ -11,10 +11,18 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from resolver import leaders
-from resolver.addressing import Addressing, Explained, Followed, Network, Outside, SeeingNothing
+from resolver.addressing import (
+    RESTORED_SECONDS,
+    Addressing,
+    Explained,
+    Followed,
+    Network,
+    Outside,
+    SeeingNothing,
+)
 from resolver.authority import Authority, Subject
 from resolver.core.errors import (
     InvalidArgument,
@@ -23,7 +31,8 @@ from resolver.core.errors import (
     NotAvailable,
     NotSupported,
 )
-from resolver.core.machine import Machine, MachineClass, ProcessId
+from resolver.core.frozen import but
+from resolver.core.machine import ChosenAddress, Machine, MachineClass, ProcessId
 from resolver.core.names import alias_of, check_machine_name, name_key
 from resolver.core.registration import Registration
 from resolver.core.registry import MACHINES_MAX, Change, Entry, Registry
@@ -49,6 +58,8 @@ RIVALS_TOLD_MAX = 8
 _log = logging.getLogger(__name__)
 
 Listener = Callable[[Sequence[Change]], None]
+Published = Callable[[str], tuple[ChosenAddress, ...] | None]
+"""The addresses that look-ups have of a machine, by its name; None where they know of none by that name."""
 
 
 @dataclass(slots=True)
@@ -116,6 +127,9 @@ class Manager:
         if len(self.registry) + len(self._registering) >= self.machines_max:
             raise NotAvailable(f"{self.machines_max} machines are registered, and no more are taken")
         self._forget_dead(self.registry.by_name(key))
+        there = self.registry.by_name(key)
+        if there is not None:  # before anything is followed by that name
+            raise MachineExists(f"a machine {there.machine.name} is registered already")
         self._registering.add(key)
         try:
             with (leaders.without_descriptors(),
@@ -195,13 +209,29 @@ class Manager:
         assert found is not None
         return found
 
-    def explain(self, name: str) -> Explanation:
+    async def settled(self, machine: Machine) -> Machine:
+        """A machine that was found, with its addresses of now: after a restart, it may still have those of before."""
+        key = name_key(machine.name)
+        held = self._held.get(key)
+        if held is None or not held.addresses.behind:
+            return machine
+        await self._addressing.settle(key)
+        entry = self.registry.by_name(key)
+        if entry is None or entry.machine.leader != machine.leader:
+            raise NoSuchMachine(f"machine {machine.name} has just gone")
+        return entry.machine
+
+    async def explain(self, name: str) -> Explanation:
         """Why look-ups give what they give of a machine, by its name or alias."""
         entry = self._by_name(name) or self.registry.by_host_name(name)
         if entry is None:
             raise NoSuchMachine(f"no machine {name} is registered")
         if entry is self.host:
             return Explanation(entry, Network.HOST, ())
+        await self._addressing.settle(entry.key)
+        entry = self.registry.by_name(entry.key)
+        if entry is None:
+            raise NoSuchMachine(f"machine {name} has just gone")
         followed = self._held[entry.key].addresses
         network = followed.network
         if network is Network.HOST and entry.machine.machine_class is MachineClass.VM:
@@ -211,24 +241,41 @@ class Manager:
 
     # Start and stop.
 
-    async def restore(self) -> None:
-        """Take back the machines of the state files, but for those whose leader has gone. Nothing is told of it."""
+    async def restore(self, published: Published = lambda _: None) -> None:
+        """Take back the machines of the state files, but for those whose leader has gone. Nothing is told of it.
+
+        Containers whose addresses are `published` keep these until catch_up() has looked at them; the others have the
+        addresses of now.
+        """
         loaded = self._states.load()
         for name, error in loaded.errors:
             _log.warning("The state file of machine %s is passed over: %s", name, error)
-        found: list[tuple[Machine, Process]] = []
+        found: list[tuple[Machine, Process, tuple[ChosenAddress, ...] | None]] = []
+        to_follow: list[tuple[str, Process]] = []
         for saved in loaded.machines:
             try:
-                found.append((saved, Process.from_identity(saved.leader)))
+                process = Process.from_identity(saved.leader)
             except NoSuchProcess as error:
                 _log.info("Machine %s has gone meanwhile: %s", saved.name, error)
                 self._states.forget(saved)
-        followed = await asyncio.gather(*(self._addressing.follow(saved, process, restored=True)
-                                          for saved, process in found))
+                continue
+            listed = saved.machine_class is MachineClass.CONTAINER and saved.name in loaded.ours
+            chosen = published(saved.name) if listed else None
+            if chosen is None:
+                to_follow.append((saved.name, process))
+            found.append((saved, process, chosen))
+        followed = iter(await asyncio.gather(*(self._addressing.follow(name, process, RESTORED_SECONDS)
+                                               for name, process in to_follow)))
+        names = own_names()
         # In the order of registration: who came first keeps what only one can have.
-        for (saved, process), addresses in zip(found, followed, strict=True):
-            self._restore(saved, Held(process, addresses))
+        for saved, process, chosen in found:
+            addresses = next(followed) if chosen is None else self._addressing.remember(saved.name, process)
+            self._restore(saved, Held(process, addresses), alias_of(saved.name, names), chosen or ())
         self._states.tidy()
+
+    def catch_up(self) -> None:
+        """Begin to look at the machines that were taken back without."""
+        self._addressing.catch_up()
 
     def host_changed(self, change: HostChange) -> None:
         """Choose addresses anew, soon, where a change of the host's links or routes may make others right."""
@@ -264,19 +311,20 @@ class Manager:
             other is not entry and other.machine.unit == unit for other in self.registry)
 
     async def _take_in(self, request: Registration, subject: Subject, process: Process) -> Entry:
-        leader = process.identity()
-        machine = Machine(
-            name=request.name, machine_class=request.machine_class, leader=leader, service=request.service,
-            id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
-            unit=process.unit(), owner=subject.uid, realtime=time.time_ns() // 1000,
-            monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
-            ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address,
-            alias=alias_of(request.name, own_names()))
-        held = Held(process, await self._addressing.follow(machine, process))
+        held = Held(process, await self._addressing.follow(request.name, process))
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:
-            maps = process.id_maps()
-            machine = self._addressing.chosen(replace(machine, uid_map=maps.uid, gid_map=maps.gid), held.addresses)
+            leader, maps = process.identity(), process.id_maps()
+            machine = Machine(
+                name=request.name, machine_class=request.machine_class, leader=leader, service=request.service,
+                id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
+                unit=process.unit(), owner=subject.uid, realtime=time.time_ns() // 1000,
+                monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
+                ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address,
+                uid_map=maps.uid, gid_map=maps.gid, alias=alias_of(request.name, own_names()))
+            judged = self._addressing.choose(machine, held.addresses)
+            if judged.addresses:
+                machine = but(machine, addresses=judged.addresses, chosen=judged.chosen)
             changes = self.registry.add(machine)
             try:
                 self._states.save(machine)
@@ -297,11 +345,14 @@ class Manager:
                          machine.name, ", ".join(self.registry.rivals(entry)[:RIVALS_TOLD_MAX]))
         return entry
 
-    def _restore(self, saved: Machine, held: Held) -> None:
+    def _restore(self, saved: Machine, held: Held, alias: str, chosen: tuple[ChosenAddress, ...]) -> None:
         try:
             maps = held.process.id_maps()
-            saved = replace(saved, alias=alias_of(saved.name, own_names()), uid_map=maps.uid, gid_map=maps.gid)
-            self.registry.add(self._addressing.chosen(saved, held.addresses))
+            saved = but(saved, alias=alias, uid_map=maps.uid, gid_map=maps.gid, chosen=chosen)
+            if not held.addresses.behind:
+                judged = self._addressing.choose(saved, held.addresses)
+                saved = but(saved, addresses=judged.addresses, chosen=judged.chosen)
+            self.registry.add(saved)
         except (NoSuchProcess, MachineExists) as error:
             _log.warning("Machine %s is let go: %s", saved.name, error)
             self._states.forget(saved)
@@ -370,12 +421,16 @@ class Manager:
                     paused * 2, self._read_maps_again, name, paused * 2)
             else:
                 _log.warning("Machine %s has a user namespace, but its id maps are still empty", name)
-        self._update(replace(entry.machine, uid_map=maps.uid, gid_map=maps.gid))
+        self._update([but(entry.machine, uid_map=maps.uid, gid_map=maps.gid)])
 
-    def _update(self, machine: Machine) -> None:
-        entry = self.registry.by_name(machine.name)
-        if entry is not None and entry.machine != machine:
-            self._tell(self.registry.update(machine))
+    def _update(self, machines: Sequence[Machine]) -> None:
+        changes: list[Change] = []
+        for machine in machines:
+            entry = self.registry.by_name(machine.name)
+            if entry is not None and entry.machine != machine:
+                changes += self.registry.update(machine)
+        if changes:
+            self._tell(changes)
 
     def _forget_dead(self, entry: Entry | None) -> None:
         """Let a machine go whose leader has exited, where that has not been noticed yet."""

@@ -60,6 +60,10 @@ class OutsideAddresses:
         """Wait until tables and files have been read for the first time, some milliseconds."""
         await asyncio.gather(self._neighbours.known.wait(), self._leases.known.wait())
 
+    async def settled(self) -> None:
+        """Wait until all has been told that the kernel knows of those that are followed."""
+        await self._neighbours.settled.wait()
+
     async def use(self, sources: frozenset[AddressSource], places: Sequence[Place]) -> None:
         """From now on addresses come from these sources, and leases from these places. OSError, and nothing is changed.
 

@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "resolver.enter.bus": {"core", "files", "enter", "dbus"},   # dbus.decode alone
     "resolver.units": {"core"},
     "resolver.leaders": {"core", "host", "authority"},
-    "resolver.addressing": {"core", "host"},
+    "resolver.namespaces": {"core", "host"},
+    "resolver.addressing": {"core", "host", "namespaces"},
     "resolver.entering": {"core", "host", "authority", "manager", "guest", "worker"},
     "resolver.state_keeper": {"core", "host"},
     "resolver.manager": {"addressing", "leaders", "core", "host", "authority", "units", "guest", "state_keeper"},

@@ -26,7 +26,7 @@ class ExtentClaims:
         contested = False
         for extent in above_host_ids(extents):
             free = self._free_parts(extent)
-            contested |= sum(part.length for part in free) < extent.length
+            contested |= free != [extent]
             for part in free:
                 at = bisect.bisect(self._starts, part.host_first)
                 self._starts.insert(at, part.host_first)
@@ -60,7 +60,10 @@ class ExtentClaims:
 
     def _free_parts(self, extent: Extent) -> list[Extent]:
         at = max(bisect.bisect(self._starts, extent.host_first) - 1, 0)
-        parts = []
+        if at == len(self._owned) or (self._owned[at][0].host_end <= extent.host_first and (
+                at + 1 == len(self._owned) or self._starts[at + 1] >= extent.host_end)):
+            return [extent]  # all of it, as mostly
+        parts: list[Extent] = []
         first = extent.host_first
         while at < len(self._owned) and self._starts[at] < extent.host_end:
             taken = self._owned[at][0]
@@ -77,21 +80,32 @@ class Claims(Generic[T]):
     """Things of one kind, reverse addresses or aliases: each is the first machine's that has it; the next waits."""
 
     def __init__(self) -> None:
-        self._claimants: dict[T, dict[str, None]] = {}
+        # One claimant, which is all that there mostly is, or several in their order: a dict of one takes 0.2 KB.
+        self._claimants: dict[T, str | dict[str, None]] = {}
 
     def claim(self, key: str, thing: T) -> None:
         """Put machine `key` behind those that have `thing` already."""
-        self._claimants.setdefault(thing, {})[key] = None
+        claimants = self._claimants.setdefault(thing, key)
+        if isinstance(claimants, dict):
+            claimants[key] = None
+        elif claimants != key:
+            self._claimants[thing] = {claimants: None, key: None}
 
     def release(self, key: str, thing: T) -> str | None:
         """Take machine `key` out; returns the machine that now owns the thing where it was not the owner before."""
         claimants = self._claimants[thing]
-        was_owner = next(iter(claimants)) == key
-        del claimants[key]
-        if not claimants:
+        if not isinstance(claimants, dict):
+            if claimants != key:
+                raise KeyError(key)
             del self._claimants[thing]
             return None
-        return next(iter(claimants)) if was_owner else None
+        was_owner = next(iter(claimants)) == key
+        del claimants[key]
+        owner = next(iter(claimants))
+        if len(claimants) == 1:
+            self._claimants[thing] = owner
+        return owner if was_owner else None
 
     def owner(self, thing: T) -> str | None:
-        return next(iter(self._claimants.get(thing, ())), None)
+        claimants = self._claimants.get(thing)
+        return next(iter(claimants)) if isinstance(claimants, dict) else claimants

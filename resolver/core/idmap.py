@@ -32,6 +32,8 @@ class Extent(NamedTuple):
 
     def between(self, first: int, end: int) -> "Extent | None":
         """The part of the extent with host ids from `first` to before `end`, None where there is none."""
+        if first <= self.host_first and end >= self.host_end:
+            return self if self.length else None
         first, end = max(first, self.host_first), min(end, self.host_end)
         return Extent(self.inside_first + first - self.host_first, first, end - first) if first < end else None
 

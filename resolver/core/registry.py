@@ -6,10 +6,11 @@ can have. A change to one machine can change the entries of others: ids and addr
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from resolver.core.claims import Claims, ExtentClaims
 from resolver.core.errors import MachineExists, NoSuchMachine
+from resolver.core.frozen import but
 from resolver.core.idmap import Extent, to_host
 from resolver.core.machine import ChosenAddress, Machine
 from resolver.core.names import name_key, short_label
@@ -146,7 +147,7 @@ class Registry:
         if any(getattr(machine, name) != getattr(old, name) for name in ("name", "leader", "unit", "alias")):
             raise ValueError("name, leader, unit and alias of a registered machine never change")
         heirs = self._move_addresses(before.key, old.chosen, machine.chosen)
-        after = replace(before, machine=machine)
+        after = but(before, machine=machine)
         if (machine.uid_map, machine.gid_map) != (old.uid_map, old.gid_map):
             heirs.update(self._release_ids(before))
             after = self._claim_ids_again(after)
@@ -189,10 +190,10 @@ class Registry:
         alias = machine.alias if has_alias else ""
         addresses = tuple(
             address if not address.reverse or self._addresses.owner((address.family, address.packed)) == key
-            else replace(address, reverse=False) for address in machine.chosen)
+            else but(address, reverse=False) for address in machine.chosen)
         after = change.after
         if (alias, addresses) != (after.alias, after.addresses):
-            after = replace(after, alias=alias, addresses=addresses)
+            after = but(after, alias=alias, addresses=addresses)
         self._entries[key] = after
         return Change(change.before, after)
 
@@ -224,7 +225,7 @@ class Registry:
 
     def _claim_ids_again(self, entry: Entry) -> Entry:
         uids, gids, contested = self._claim_ids(entry.key, entry.machine)
-        return replace(entry, uid_extents=uids, gid_extents=gids, contested=contested)
+        return but(entry, uid_extents=uids, gid_extents=gids, contested=contested)
 
     def _release_ids(self, entry: Entry) -> dict[str, None]:
         self._uids.release(entry.uid_extents)

@@ -85,8 +85,9 @@ class MachineHandlers:
     async def do_kill(self, call: Call, whom: str, signal: int) -> None:
         await self._manager.kill(self._machine.name, None, whom, signal, await call.subject())
 
-    def do_get_addresses(self, _call: Call) -> list[Any]:
-        return [[[address.family, address.packed] for address in addresses_of(self._machine)]]
+    async def do_get_addresses(self, _call: Call) -> list[Any]:
+        machine = await self._manager.settled(self._machine)
+        return [[[address.family, address.packed] for address in addresses_of(machine)]]
 
     async def do_get_ssh_info(self, call: Call) -> list[str]:
         machine = self._machine

@@ -162,8 +162,8 @@ class ManagerHandlers:
         return [[[machine.name, machine.machine_class.value, machine.service, machine_path(machine.name)]
                  for machine in (entry.machine for entry in self._machines.all())]]
 
-    def do_get_machine_addresses(self, call: Call, name: str) -> list[Any]:
-        return self._machine(name).do_get_addresses(call)
+    async def do_get_machine_addresses(self, call: Call, name: str) -> list[Any]:
+        return await self._machine(name).do_get_addresses(call)
 
     async def do_get_machine_ssh_info(self, call: Call, name: str) -> list[str]:
         return await self._machine(name).do_get_ssh_info(call)

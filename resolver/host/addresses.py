@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""A machine's addresses, followed by event.
+"""The addresses in a machine's network namespace, followed by event.
 
-One netlink socket in the machine's network namespace, opened once, tells of every change; it is first asked for what
-there is (a dump). Both come through the one socket, mixed. So, while a dump is read, an event overrules what the dump
-says of the same address, before or after: the kernel may read an address for the dump, then delete it and queue the
-event first (dumps hold no lock since Linux 6.9), but whatever changes after the dump has read it has an event of its
-own. A dump that the kernel calls interrupted, and events that were lost (ENOBUFS), lead to a new dump.
+One netlink socket there, opened once, tells of every change; it is first asked for what there is (a dump). Both come
+through the one socket, mixed. So, while a dump is read, an event overrules what the dump says of the same address,
+before or after: the kernel may read an address for the dump, then delete it and queue the event first (dumps hold no
+lock since Linux 6.9), but whatever changes after the dump has read it has an event of its own. A dump that the kernel
+calls interrupted, and events that were lost (ENOBUFS), lead to a new dump.
 
-What a guest does here costs the daemon a bounded share: a wake-up reads WAKE_BYTES, and the pause to the next one is
-in proportion to the time it took. The first change after quiet is seen at once. What comes faster than that ends in
-ENOBUFS and a new dump, so the last state is seen in any case.
+What a guest does here costs the daemon a bounded share: a wake-up reads WAKE_BYTES, and what it took is paid for with
+rest, SHARE times as long. Some of that may be owed (AHEAD_SECONDS), so that changes are seen at once, unless they go on
+and on. What comes faster than that ends in ENOBUFS and a new dump, so the last state is seen in any case.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from resolver.core.machine import Address
 from resolver.host import netlink
-from resolver.host.netns import NetlinkOpener
-from resolver.host.process import Process
+from resolver.host.once import Once
+from resolver.host.readable import Readable
 
 ADDRESSES_KEPT_MAX = 1024
-"""Addresses kept of one machine: eight times what look-ups give, and 200 KB. Root in a guest can make millions."""
+"""Addresses kept of one network namespace: eight times what look-ups give, and 200 KB. Root there can make millions."""
 
 PEERS_KEPT_MAX = 64
 """Interfaces of one machine that lead to another namespace. A container has one or two."""
@@ -40,19 +40,23 @@ EVENTS_KEPT_MAX = 4096
 WAKE_BYTES = 32 * 1024
 """Read in one wake-up: a page of a dump, or some 300 events; 4 ms of Python."""
 
+SHARE = 20
+"""A network namespace gets one part in so many of a processor's time, in the long run."""
+
 PAUSE_SECONDS = 0.005
-"""Shortest pause after a wake-up: half of the 10 ms within which a change shall be seen."""
+"""The least that a wake-up costs, in rest: half of the 10 ms within which a change shall be seen."""
 
 PAUSE_MAX_SECONDS = 0.5
-"""Longest one, whatever the clock says."""
+"""Longest rest, whatever the clock says."""
 
-SHARE = 20
-"""A machine gets one part in so many of a processor's time, in the long run."""
+AHEAD_SECONDS = 0.1
+"""Of rest that may be owed: of the processor it is 5 ms, or 20 wake-ups. A guest that configures its network makes a
+dozen changes in a second, and each is seen at once."""
 
 _DUMP_COST = WAKE_BYTES // 8  # so that asking, and being refused, ends a wake-up too
 _EVENT_COST = 100  # bytes; reading a datagram costs something, however short it is
 _DATAGRAM_MAX = 65536  # the kernel's dumps come in at most 32 KiB; a link's own message may be longer
-_GROUPS = netlink.RTMGRP_LINK | netlink.RTMGRP_IPV4_IFADDR | netlink.RTMGRP_IPV6_IFADDR
+GROUPS = netlink.RTMGRP_LINK | netlink.RTMGRP_IPV4_IFADDR | netlink.RTMGRP_IPV6_IFADDR
 
 _Key = tuple[int, int, bytes, int, bytes]
 _K = TypeVar("_K")
@@ -63,6 +67,8 @@ _buffer = memoryview(bytearray(_DATAGRAM_MAX))  # one for all watchers: it is us
 
 class _State:
     """What is known of one network namespace."""
+
+    __slots__ = ("addresses", "incomplete", "masters", "names", "peers")
 
     def __init__(self) -> None:
         self.addresses: dict[_Key, Address] = {}
@@ -145,27 +151,32 @@ def _key(message: netlink.Message) -> object:
 
 
 class AddressWatcher:
-    """Follows the addresses of one machine until closed. Use it on one event loop, and close it when the leader exits:
-    the socket keeps the network namespace alive.
+    """Follows the addresses in one network namespace until closed. Use it on one event loop, and close it when no
+    machine there is left: the socket keeps the network namespace alive.
 
     `on_change` is called with all addresses, on the loop, once they are first known and then after each wake-up that
     changed them or the peers. `known` is set from the first time on.
     """
 
-    def __init__(self, name: str, on_change: Callable[[tuple[Address, ...]], None]) -> None:
-        self.known = asyncio.Event()
+    __slots__ = ("_ahead", "_dump", "_dump_wanted", "_loop", "_name", "_on_change", "_readable", "_sequence", "_socket",
+                 "_state", "_timer", "_told", "_told_overflow", "_told_trouble", "addresses", "known", "masters",
+                 "peers")
+
+    def __init__(self, name: str, readable: Readable, on_change: Callable[[tuple[Address, ...]], object]) -> None:
+        """`name` is of a machine there, for the log."""
+        self.known = Once()
         self.addresses: tuple[Address, ...] = ()
         self.peers: tuple[tuple[int, int], ...] = ()
         """Interfaces inside that lead out: index inside, index there, as the guest has it (see links.py)."""
-        self.own_network = True
-        """Not the host's network namespace."""
         self.masters: dict[int, int] = {}
         """The bridges inside that these are ports of, by the index of the port."""
         self._name = name
+        self._readable = readable
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._ahead = 0.0  # when all that it took will be paid for; a time of the loop's clock
         self._state = _State()
         self._dump: _Dump | None = None
         self._dump_wanted = True
@@ -174,20 +185,10 @@ class AddressWatcher:
         self._told_trouble = False
         self._told_overflow = False
 
-    @classmethod
-    async def open(cls, name: str, process: Process, opener: NetlinkOpener,
-                   on_change: Callable[[tuple[Address, ...]], None]) -> Self:
-        """Watch the machine `name` by its leader. Errors as NetlinkOpener.open() says.
-
-        A machine in the host's network namespace has no addresses of its own; that is no error.
-        """
-        watcher = cls(name, on_change)
-        if process.shares_namespace("net"):
-            watcher.own_network = False
-            watcher.known.set()
-        else:
-            watcher._follow(await opener.open(process, _GROUPS))
-        return watcher
+    def follow(self, opened: socket.socket) -> None:
+        """Begin, with a netlink socket of that network namespace, member of GROUPS, which is then ours."""
+        self._socket = opened
+        self._wake()
 
     def interface_name(self, index: int) -> str:
         """The name of an interface inside, as the guest gave it; empty where it is not known."""
@@ -198,34 +199,41 @@ class AddressWatcher:
         if self._timer is not None:
             self._timer.cancel()
         if self._socket is not None:
-            self._loop.remove_reader(self._socket.fileno())
+            self._readable.forget(self._socket.fileno())
             self._socket.close()
             self._socket = None
 
-    def _follow(self, opened: socket.socket) -> None:
-        self._socket = opened
-        self._wake()
-
     def _wake(self) -> None:
-        """Read at most WAKE_BYTES, tell, pause."""
+        """Read at most WAKE_BYTES, tell, rest if too much is owed."""
         began = time.thread_time()  # the processor's: a busy host is not this guest's doing
-        if self._socket is not None:
-            self._loop.remove_reader(self._socket.fileno())  # the number: of a socket, asyncio may make a text
         try:
             self._read()
             self._tell()
         finally:
-            spent = time.thread_time() - began
-            pause = min(max(PAUSE_SECONDS, spent * (SHARE - 1)), PAUSE_MAX_SECONDS)
             if self._socket is not None:
-                self._timer = self._loop.call_later(pause, self._after_pause)
+                self._rest(max(PAUSE_SECONDS, (time.thread_time() - began) * SHARE))
 
-    def _after_pause(self) -> None:
+    def _rest(self, cost: float) -> None:
+        now = self._loop.time()
+        self._ahead = min(max(self._ahead, now) + cost, now + AHEAD_SECONDS + PAUSE_MAX_SECONDS)
+        rest = self._ahead - now - AHEAD_SECONDS
+        if rest > 0:
+            self._timer = self._loop.call_later(rest, self._go_on)
+        elif self._dump_wanted or self._dump is not None:
+            self._timer = self._loop.call_soon(self._go_on)  # others have their turn
+        else:
+            self._listen()
+
+    def _go_on(self) -> None:
         self._timer = None
         if self._dump_wanted or self._dump is not None:
             self._wake()
-        elif self._socket is not None:
-            self._loop.add_reader(self._socket.fileno(), self._wake)
+        else:
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._socket is not None:
+            self._readable.once(self._socket.fileno(), self._wake)
 
     def _read(self) -> None:
         budget = WAKE_BYTES

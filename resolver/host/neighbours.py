@@ -70,12 +70,14 @@ class NeighbourWatcher:
     """Keeps a Neighbourhood in step with the kernel, on the running loop, until closed. OSError without netlink.
 
     `on_change` is called with the names of the machines of which something is different, after each wake-up. `known` is
-    set when the tables have been read for the first time.
+    set when the tables have been read for the first time, and `settled` while nothing of them is left to be read for
+    those that are followed.
     """
 
     def __init__(self, on_change: Callable[[set[str]], object], opened: socket.socket | None = None) -> None:
         """`opened` is a netlink socket of another network namespace, member of GROUPS, to follow that instead."""
         self.known = asyncio.Event()
+        self.settled = asyncio.Event()
         self.neighbourhood = Neighbourhood()
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -104,6 +106,8 @@ class NeighbourWatcher:
     def follow(self, name: str, interfaces: Iterable[int]) -> None:
         """As Neighbourhood.follow(); what the kernel knows of them already is told soon."""
         self.neighbourhood.follow(name, interfaces)
+        if self.neighbourhood.dump_wanted:
+            self.settled.clear()
         self._wake_if_wanted()
 
     def forget(self, name: str) -> None:
@@ -199,6 +203,8 @@ class NeighbourWatcher:
                 self._dump_wanted |= self._dump.spoiled
                 self._dump = None
                 self.known.set()
+                if not self._dump_wanted and not self.neighbourhood.dump_wanted:
+                    self.settled.set()
 
     def _start_dump(self) -> bool:
         """Whether there is now more to read. The queue is empty."""

@@ -12,6 +12,7 @@ does not own our network namespace. Whether that is so is tried first.
 import _thread
 import asyncio
 import ctypes
+import fcntl
 import logging
 import os
 import socket
@@ -28,13 +29,14 @@ TURN_SECONDS = 10.0
 """Waiting for one of them: ten thousand machines, found at a start, take two seconds."""
 
 RECEIVE_BUFFER = 128 * 1024
-"""Bytes that the kernel keeps for one machine: some 150 events, as it counts them. Beyond, we ask anew (ENOBUFS)."""
+"""Bytes that the kernel keeps for one namespace: some 150 events, as it counts them. Beyond, we ask anew (ENOBUFS)."""
 
 EXIT_ASTRAY = os.EX_OSERR
 """The kernel does not let us back. What we took for the host's from then on would be a guest's, so the process ends."""
 
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
+_SIOCGSKNS = 0x894C  # linux/sockios.h
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h; also above net.core.rmem_max
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -117,6 +119,16 @@ class NetlinkOpener:
             result.close()
         else:
             opened.set_result(result)
+
+
+def namespace_of(opened: socket.socket) -> tuple[int, int]:
+    """Device and inode of the network namespace that a socket is in, as Process.namespace() gives them."""
+    namespace = fcntl.ioctl(opened, _SIOCGSKNS)
+    try:
+        status = os.fstat(namespace)
+    finally:
+        os.close(namespace)
+    return status.st_dev, status.st_ino
 
 
 def _visit(namespace: int, groups: int) -> socket.socket:

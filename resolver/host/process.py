@@ -79,6 +79,8 @@ class IdMaps(NamedTuple):
 class Process:
     """A process by its pidfd. To be closed; `with` does."""
 
+    __slots__ = ("_fd", "pid")
+
     def __init__(self, fd: int, pid: int) -> None:
         """For the constructors below, which know that `fd` is a pidfd of `pid`. Owns the descriptor."""
         self._fd = fd
@@ -127,11 +129,10 @@ class Process:
             raise NoSuchProcess(identity.pid, "was of another boot")
         process = cls.open(identity.pid)
         try:
-            now = process.identity()
-            if identity.pidfd_id is not None and now.pidfd_id is not None:
-                same = identity.pidfd_id == now.pidfd_id
+            if identity.pidfd_id is not None and have_pidfd_ids():
+                same = identity.pidfd_id == os.fstat(process.fileno()).st_ino
             else:
-                same = identity.boot_id is not None and identity.start_time == now.start_time
+                same = identity.boot_id is not None and identity.start_time == process.start_time()
             if not same:
                 raise NoSuchProcess(identity.pid, "its number is another process's now")
         except BaseException:
@@ -218,7 +219,7 @@ class Process:
 
     def shares_namespace(self, kind: Namespace) -> bool:
         """Whether the process lives in our namespace of this kind, the host's."""
-        return self.namespace(kind) == _own_namespace(kind)
+        return self.namespace(kind) == own_namespace(kind)
 
     def open_namespace(self, kind: Namespace) -> int:
         """A new descriptor of one of its namespaces, for setns(2) and ioctl_ns(2); the caller closes it."""
@@ -241,10 +242,12 @@ class Process:
 
     def _id_maps(self) -> IdMaps:
         # The namespaces are compared, not the maps: a namespace of its own may map every id to itself.
-        if _namespace(self.pid, "user") == _own_namespace("user"):
+        if _namespace(self.pid, "user") == own_namespace("user"):
             return IdMaps(IdMap(), IdMap(), pending=False)
         uids, gids = self._read("uid_map"), self._read("gid_map")
-        return IdMaps(IdMap.parse(uids), IdMap.parse(gids), pending=not (uids.strip() and gids.strip()))
+        uid_map = IdMap.parse(uids)
+        gid_map = uid_map if gids == uids else IdMap.parse(gids)  # mostly one and the same
+        return IdMaps(uid_map, gid_map, pending=not (uids.strip() and gids.strip()))
 
     def group_path(self) -> str:
         """Its control group, in the hierarchy that systemd uses, '' for none."""
@@ -281,7 +284,7 @@ def _namespace(pid: int | str, kind: Namespace) -> tuple[int, int]:
 
 
 @cache
-def _own_namespace(kind: Namespace) -> tuple[int, int]:
+def own_namespace(kind: Namespace) -> tuple[int, int]:
     """The host's. This process never leaves it; where a child of it does, it is still the host's that is meant."""
     return _namespace("self", kind)
 

@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 from resolver.core.addresses import AF_INET, AF_INET6, Way
 from resolver.core.machine import Address, AddressSource
@@ -63,29 +62,73 @@ class HostChange:
         return HostChange(self.interfaces | other.interfaces, networks)
 
 
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """What the host was asked about one machine: a change of that may lead to other answers."""
+
+    asked: tuple[tuple[int, int], ...]
+    """Families, and addresses as numbers."""
+    interfaces: frozenset[int]
+
+    def by(self, change: HostChange) -> bool:
+        """Whether way() or scope_id() may answer otherwise after that change."""
+        if change.everything or not change.interfaces.isdisjoint(self.interfaces):
+            return True
+        # A default route takes no address from a longer one. What it may give, it gives out of its own interface.
+        return any(network.holds(family, number) for network in change.networks
+                   if network.length or network.interface == 0 or network.interface in self.interfaces
+                   for family, number in self.asked)
+
+
 class Reach:
     """What resolver.core.addresses.judge() asks of the host about one machine.
 
-    Asked of the kernel when it is first needed; what was asked is kept, for concerned(). OSError, and NoSuchProcess
-    where the leader has exited.
+    OSError, and NoSuchProcess where the leader has exited, also when it is made.
     """
+
+    __slots__ = ("_above", "_asked", "_below", "_beside", "_led", "_led_out_of", "_links", "_named", "_port_of",
+                 "_ways")
 
     def __init__(self, links: HostLinks, process: Process, registered: Collection[int],
                  peers: Collection[tuple[int, int]], masters: Mapping[int, int], port_of: PortOf) -> None:
         """`registered` and `peers` as HostLinks.host_interfaces() takes them; `masters` are the bridges inside, by the
         index of their port."""
         self._links = links
-        self._machine = process, registered, peers
-        self._masters = masters
         self._port_of = port_of
+        self._named = {*registered, *(there for _, there in peers)}
+        self._above = {link.index: tuple(links.masters(link))
+                       for link in links.host_interfaces(process, registered, peers)}
+        # Its host-side interfaces, and what they are ports of: who answers there is the machine.
+        self._ways = {*self._above, *(master for above in self._above.values() for master in above)}
+        # Interfaces inside that are on a link of the host's, or the guest's bridge upon such a one: to the interface
+        # here. Others inside, as a bridge for containers of the guest's own, are on none.
+        self._led = {inside: there for inside, there in peers if there in self._above}
+        self._led |= {masters[inside]: there for inside, there in self._led.items() if inside in masters}
+        self._below = [there for _, there in peers if there not in self._above]
+        self._beside: set[int] | None = None
         self._asked: list[tuple[int, int]] = []
         self._led_out_of: set[int] = set()
+
+    @property
+    def interfaces(self) -> tuple[int, ...]:
+        """The machine's host-side interfaces."""
+        return tuple(self._above)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Those that are ports of something: others may be there too."""
+        return tuple(index for index, masters in self._above.items() if masters)
+
+    def concern(self) -> Concern:
+        """All that was asked so far."""
+        return Concern(tuple(self._asked),
+                       frozenset(self._named | self._ways | self._led_out_of | (self._beside or set())))
 
     def scope_id(self, address: Address) -> int:
         if address.source is not AddressSource.GUEST:
             return self._links.scope_id(address.ifindex)
         # Where the guest has told of none, the interface that was registered is all there is to go by.
-        there = self._led.get(address.ifindex, 0) if self._led else next(iter(self.interfaces), 0)
+        there = self._led.get(address.ifindex, 0) if self._led else next(iter(self._above), 0)
         return self._links.scope_id(there) if there else 0
 
     def leads_out(self, address: Address) -> bool:
@@ -102,61 +145,18 @@ class Reach:
             if route.kind == netlink.RTN_UNICAST and not route.gateway:
                 if route.interface in self._ways or self._seen_there(address, route.interface):
                     port = self._port_of(route.interface, address.family, address.packed)
-                    return Way.STRAIGHT if port in (0, *self.interfaces) else Way.ANOTHER_PORT
-                if route.interface in self._beside:
+                    return Way.STRAIGHT if port == 0 or port in self._above else Way.ANOTHER_PORT
+                if route.interface in self._upon():
                     return Way.BESIDE
         inside = self._led and address.source is AddressSource.GUEST and address.ifindex not in self._led
         return Way.INSIDE if inside else Way.ELSEWHERE
 
-    def concerned(self, change: HostChange) -> bool:
-        """Whether way() or scope_id() may answer otherwise after that change."""
-        if change.everything or not change.interfaces.isdisjoint(self._relevant):
-            return True
-        # A default route takes no address from a longer one. What it may give, it gives out of its own interface.
-        return any(network.holds(family, number) for network in change.networks
-                   if network.length or network.interface == 0 or network.interface in self._relevant
-                   for family, number in self._asked)
-
-    @cached_property
-    def interfaces(self) -> tuple[int, ...]:
-        """The machine's host-side interfaces."""
-        return tuple(self._above)
-
-    @cached_property
-    def _led(self) -> dict[int, int]:
-        """Interfaces inside that are on a link of the host's, or the guest's bridge upon such a one: to the interface
-        here. Others inside, as a bridge for containers of the guest's own, are on none."""
-        _, _, peers = self._machine
-        led = {inside: there for inside, there in peers if there in self.interfaces}
-        return led | {self._masters[inside]: there for inside, there in led.items() if inside in self._masters}
-
-    @cached_property
-    def ports(self) -> tuple[int, ...]:
-        """Those that are ports of something: others may be there too."""
-        return tuple(index for index, masters in self._above.items() if masters)
-
-    @cached_property
-    def _above(self) -> dict[int, tuple[int, ...]]:
-        return {link.index: tuple(self._links.masters(link)) for link in self._links.host_interfaces(*self._machine)}
-
-    @cached_property
-    def _ways(self) -> frozenset[int]:
-        """The machine's host-side interfaces, and what they are ports of: who answers there is the machine."""
-        return frozenset([*self._above, *(master for masters in self._above.values() for master in masters)])
-
-    @cached_property
-    def _beside(self) -> frozenset[int]:
+    def _upon(self) -> set[int]:
         """The host's interfaces that the machine's may lie upon (macvlan, ipvlan): those that the guest tells of, and
         nobody confirms. It would gain nothing by a lie: what is found there is never believed to be its own."""
-        _, _, peers = self._machine
-        below = [there for _, there in peers if there not in self.interfaces]
-        return frozenset([*below, *(master for index in below for master in self._links.masters(index))])
-
-    @cached_property
-    def _relevant(self) -> frozenset[int]:
-        _, registered, peers = self._machine
-        return frozenset([*registered, *(there for _, there in peers), *self.__dict__.get("_ways", ()),
-                          *self.__dict__.get("_beside", ()), *self._led_out_of, *self.interfaces])
+        if self._beside is None:
+            self._beside = {*self._below, *(master for index in self._below for master in self._links.masters(index))}
+        return self._beside
 
     @staticmethod
     def _seen_there(address: Address, interface: int) -> bool:

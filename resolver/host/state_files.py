@@ -18,10 +18,10 @@ import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from resolver.core.frozen import but
 from resolver.core.machine import Machine, ProcessId
 from resolver.core.names import check_machine_name
 from resolver.host import state_format
@@ -38,10 +38,14 @@ _NAME_MAX = 255  # linux/limits.h
 
 
 class Loaded(NamedTuple):
-    """The machines that were found, in the order of their registration, and what was wrong with which files."""
+    """The machines that were found, in the order of their registration, and what was wrong with which files.
+
+    `ours` are the names of those that this daemon registered, by their private files.
+    """
 
     machines: list[Machine]
     errors: list[tuple[str, Exception]]
+    ours: set[str]
 
 
 class StateFiles:
@@ -108,19 +112,18 @@ class StateFiles:
 
     def tidy(self, machines: Iterable[Machine]) -> None:
         """Remove what goes with no public file, and make the links of `machines` that are missing. OSError."""
-        found = os.listdir(self._directory)
+        found = set(os.listdir(self._directory))
         public = {name for name in found if not name.startswith((".", _LINK_PREFIX))}
-        for name in found:
-            path = self._directory / name
-            if name == _TEMPORARY or (name.startswith(_LINK_PREFIX) and path.is_symlink()
-                                      and os.readlink(path) not in public):
+        for name in found - public:
+            path = f"{self._directory}/{name}"
+            if name == _TEMPORARY or (name.startswith(_LINK_PREFIX) and _leads_to_none_of(path, public)):
                 os.unlink(path)
         for name in os.listdir(self._private):
             if name not in public:
                 os.unlink(self._private / name)
         for machine in machines:
             link = _link_name(machine.unit)
-            if link and not os.path.lexists(self._directory / link):
+            if link and not os.path.lexists(f"{self._directory}/{link}"):
                 self.link(machine)
 
     def forget(self, name: str) -> bool:
@@ -141,37 +144,48 @@ class StateFiles:
         """
         machines: list[Machine] = []
         errors: list[tuple[str, Exception]] = []
+        ours: set[str] = set()
         for name in sorted(os.listdir(self._directory)):
             if name.startswith((".", _LINK_PREFIX)):
                 continue
             try:
-                machine, private_error = self._load(name)
+                machine, is_ours, private_error = self._load(name)
             except (OSError, ValueError) as error:
                 errors.append((name, error))
                 continue
             machines.append(machine)
+            if is_ours:
+                ours.add(name)
             if private_error is not None:
                 errors.append((name, private_error))
         machines.sort(key=lambda machine: machine.monotonic)
-        return Loaded(machines, errors)
+        return Loaded(machines, errors, ours)
 
-    def _load(self, name: str) -> tuple[Machine, Exception | None]:
+    def _load(self, name: str) -> tuple[Machine, bool, Exception | None]:
+        """The machine, whether its private file is there, and what is wrong with that."""
         public = _read(f"{self._directory}/{name}")
         said = state_format.registration_of(public)
         if said.name != name:
             raise ValueError(f"is of a machine {said.name}")
         problem: Exception | None = None
         try:
-            machine = state_format.machine_from_private(_read(f"{self._private}/{name}"))
+            machine = state_format.machine_from_private(_read(f"{self._private}/{name}"), said.name)
             if (machine.name, machine.leader.pid, machine.monotonic) == said:
-                return machine, None
+                return machine, True, None
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
             problem = error
         # machined's, or ours without its better half.
         found = state_format.machine_from_public(public)
-        return replace(found, leader=_leader_of(found)), problem
+        return but(found, leader=_leader_of(found)), False, problem
+
+
+def _leads_to_none_of(link: str, names: set[str]) -> bool:
+    try:
+        return os.readlink(link) not in names
+    except OSError:  # EINVAL: no symbolic link, and none of ours
+        return False
 
 
 def _leader_of(machine: Machine) -> ProcessId:
@@ -250,11 +264,9 @@ def _read(path: str) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ValueError("is no regular file")
-        data = b""
-        while chunk := os.read(fd, FILE_MAX):
-            data += chunk
-            if len(data) > FILE_MAX:
-                raise ValueError(f"is longer than {FILE_MAX} bytes")
+        data = os.read(fd, FILE_MAX + 1)  # of a file, less than was asked for is all that there is (read(2))
+        if len(data) > FILE_MAX:
+            raise ValueError(f"is longer than {FILE_MAX} bytes")
     finally:
         os.close(fd)
     return data

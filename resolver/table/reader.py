@@ -51,6 +51,15 @@ class TableReader:
         """The machine's name and the addresses that look-ups give."""
         return self._ask_host(lib.QUESTION_HOST_BY_NAME, name=name.removesuffix("."))
 
+    def published(self, name: str) -> tuple[ChosenAddress, ...] | None:
+        """The addresses that look-ups give of the machine of exactly this name; None where they know of none, or nobody
+        can tell."""
+        try:
+            found = self.host_by_name(name)
+        except TableUnavailable:
+            return None
+        return found[1] if found is not None and found[0] == name else None
+
     def host_by_address(self, family: int, packed: bytes) -> tuple[str, tuple[ChosenAddress, ...]] | None:
         """The machine that a reverse look-up gives, with this one address."""
         return self._ask_host(lib.QUESTION_HOST_BY_ADDRESS, family=family, bytes=packed.ljust(16, b"\0"))
@@ -87,13 +96,12 @@ class TableReader:
         if not self._ask(kind, asked):
             return None
         answer = self._host
-        addresses = (answer.addresses[i] for i in range(answer.address_count))
-        return ffi.string(answer.name).decode(), tuple(
-            ChosenAddress(a.family, bytes(a.bytes)[: 4 if a.family == AF_INET else 16], a.scope_id,
-                          bool(a.flags & lib.ADDRESS_SCOPED), bool(a.flags & lib.ADDRESS_REVERSE)) for a in addresses)
+        count = answer.address_count
+        return ffi.string(answer.name).decode(), tuple(map(_address, answer.addresses[0:count])) if count else ()
 
     def _ask(self, kind: int, asked: dict[str, Any]) -> bool:
-        question = ffi.new("struct question *", {"layout": lib.TABLE_LAYOUT, "kind": kind})
+        question = ffi.new("struct question *")
+        question.layout, question.kind = lib.TABLE_LAYOUT, kind
         name: str = asked.pop("name", "")
         if not name.isascii() or "\0" in name or len(name) > MACHINE_NAME_MAX:
             return False  # nobody's
@@ -104,3 +112,9 @@ class TableReader:
         if result == lib.ANSWER_UNAVAILABLE:
             raise TableUnavailable(f"{self._path} cannot be read, or is not there")
         return bool(result == lib.ANSWER_FOUND)
+
+
+def _address(record: Any) -> ChosenAddress:
+    family, flags = record.family, record.flags
+    return ChosenAddress(family, ffi.buffer(record.bytes)[: 4 if family == AF_INET else 16], record.scope_id,
+                         bool(flags & lib.ADDRESS_SCOPED), bool(flags & lib.ADDRESS_REVERSE))

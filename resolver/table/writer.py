@@ -9,7 +9,7 @@ Which record holds what is kept here, in Python, and is the same for both slots:
 
 import bisect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from resolver._table import ffi, lib
@@ -47,12 +47,11 @@ class Pool:
 class Place:
     """Where a machine's parts lie."""
 
-    entry: Entry
     machine: int
-    names: dict[int, int] = field(default_factory=dict)  # by enum name_kind
-    addresses: list[int] = field(default_factory=list)
-    uid_extents: list[int] = field(default_factory=list)
-    gid_extents: list[int] = field(default_factory=list)
+    names: tuple[tuple[int, int], ...] = ()  # enum name_kind, and the record
+    addresses: tuple[int, ...] = ()
+    uid_extents: tuple[int, ...] = ()
+    gid_extents: tuple[int, ...] = ()
 
 
 class Use:
@@ -185,9 +184,9 @@ class TableWriter:
     def _apply(self, slot: Slot, change: Change) -> None:
         if change.before is None:
             assert change.after is not None
-            place = Place(change.after, self._use.machines.take())
+            place = Place(self._use.machines.take())
             self._use.places[change.after.key] = place
-            self._add_machine(slot, place)
+            self._add_machine(slot, place, change.after)
         else:
             place = self._use.places[change.before.key]
         before, after = change.before, change.after
@@ -210,10 +209,8 @@ class TableWriter:
             self._add_extents(slot, place, "uid", after.uid_extents)
         if before is None or after.gid_extents != before.gid_extents:
             self._add_extents(slot, place, "gid", after.gid_extents)
-        place.entry = after
 
-    def _add_machine(self, slot: Slot, place: Place) -> None:
-        entry = place.entry
+    def _add_machine(self, slot: Slot, place: Place, entry: Entry) -> None:
         record = slot.record("machines", place.machine)
         ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
         record.name = entry.machine.name.encode()
@@ -225,21 +222,19 @@ class TableWriter:
             self._add_name(slot, place, lib.NAME_ALIAS, entry.alias)
 
     def _change_alias(self, slot: Slot, place: Place, alias: str) -> None:
-        if lib.NAME_ALIAS in place.names:
-            self._drop_name(slot, place, lib.NAME_ALIAS)
+        self._drop_names(slot, place, [name for name in place.names if name[0] == lib.NAME_ALIAS])
         if alias:
             self._add_name(slot, place, lib.NAME_ALIAS, alias)
 
     def _drop_machine(self, slot: Slot, place: Place) -> None:
-        for kind in list(place.names):
-            self._drop_name(slot, place, kind)
+        self._drop_names(slot, place, place.names)
         record = slot.record("machines", place.machine)
         ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
         self._use.machines.give_back(place.machine)
 
     def _add_name(self, slot: Slot, place: Place, kind: int, name: str) -> None:
         index = self._use.names.take()
-        place.names[kind] = index
+        place.names = (*place.names, (kind, index))
         raw = name.encode()
         record = slot.record("names", index)
         record.hash = lib.table_hash_name(raw, len(raw))
@@ -249,18 +244,20 @@ class TableWriter:
         bucket = slot.record("name_buckets", record.hash & self._use.name_mask)
         record.next, bucket[0] = bucket[0], index
 
-    def _drop_name(self, slot: Slot, place: Place, kind: int) -> None:
-        index = place.names.pop(kind)
-        record = slot.record("names", index)
-        _unchain(slot, "name_buckets", record.hash & self._use.name_mask, "names", index, "next")
-        record.kind = lib.NAME_FREE
-        self._use.names.give_back(index)
+    def _drop_names(self, slot: Slot, place: Place, names: Sequence[tuple[int, int]]) -> None:
+        for _, index in names:
+            record = slot.record("names", index)
+            _unchain(slot, "name_buckets", record.hash & self._use.name_mask, "names", index, "next")
+            record.kind = lib.NAME_FREE
+            self._use.names.give_back(index)
+        place.names = tuple(name for name in place.names if name not in names)
 
     def _add_addresses(self, slot: Slot, place: Place, addresses: Sequence[ChosenAddress]) -> None:
         following = 0
+        indices = []
         for address in reversed(addresses):
             index = self._use.addresses.take()
-            place.addresses.append(index)
+            indices.append(index)
             packed = address.packed.ljust(16, b"\0")
             record = slot.record("addresses", index)
             record.machine = place.machine
@@ -275,6 +272,7 @@ class TableWriter:
                 bucket = slot.record("address_buckets", record.hash & self._use.address_mask)
                 record.next_in_bucket, bucket[0] = bucket[0], index
             following = index
+        place.addresses = tuple(indices)
         slot.record("machines", place.machine).first_address = following
 
     def _drop_addresses(self, slot: Slot, place: Place) -> None:
@@ -284,11 +282,11 @@ class TableWriter:
                 _unchain(slot, "address_buckets", record.hash & self._use.address_mask, "addresses", index,
                          "next_in_bucket")
             self._use.addresses.give_back(index)
-        place.addresses.clear()
+        place.addresses = ()
         slot.record("machines", place.machine).first_address = 0
 
     def _add_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:
-        indices = place.uid_extents if kind == "uid" else place.gid_extents
+        indices = []
         following = 0
         for extent in reversed(extents):
             index = self._use.extents.take()
@@ -298,13 +296,14 @@ class TableWriter:
             record.next = following
             following = index
             self._insert_range(slot, f"{kind}_ranges", place.machine, extent)
+        setattr(place, f"{kind}_extents", tuple(indices))
         setattr(slot.record("machines", place.machine), f"first_{kind}_extent", following)
 
     def _drop_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:
         indices = place.uid_extents if kind == "uid" else place.gid_extents
         for index in indices:
             self._use.extents.give_back(index)
-        indices.clear()
+        setattr(place, f"{kind}_extents", ())
         for extent in extents:
             self._remove_range(slot, f"{kind}_ranges", extent)
         setattr(slot.record("machines", place.machine), f"first_{kind}_extent", 0)

@@ -176,6 +176,8 @@ class MachineInterface:
     async def _fields(self, machine: Machine, call: Call) -> dict[str, Any]:
         """The machine as List gives it to this caller."""
         metadata = _wanted_metadata(call)
+        if metadata != "no":
+            machine = await self._manager.settled(machine)
         fields = machine_fields(machine, key_path=call.caller.uid in (0, machine.owner))
         if metadata == "no":
             return fields

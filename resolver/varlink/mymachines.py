@@ -26,8 +26,8 @@ class MymachinesInterface:
         self._watches = watches
         self._statistics = statistics
 
-    def do_explain(self, call: Call) -> dict[str, Any]:
-        explanation = self._manager.explain(call.parameters["name"])
+    async def do_explain(self, call: Call) -> dict[str, Any]:
+        explanation = await self._manager.explain(call.parameters["name"])
         entry = explanation.entry
         owned = {(address.family, address.packed) for address in entry.addresses if address.reverse}
         reply: dict[str, Any] = {

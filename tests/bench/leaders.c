@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * leaders COUNT NETWORKS APART FIRST_ID CGROUP     many leaders of machines, as cheaply as the kernel makes them
+ * leaders COUNT NETWORKS FIRST_ID CGROUP     many leaders of machines, as cheaply as the kernel makes them
  *
  * Each is a process with a user namespace of its own, of 65536 ids from FIRST_ID on. The first NETWORKS have network
- * namespaces of their own; those after them, up to APART, join these in turn; the others stay in the caller's. Where
+ * namespaces of their own, and those after them join these in turn; without NETWORKS, all stay in the caller's. Where
  * CGROUP is not "-", it is a directory of cgroup v2, and each leader is in a group of its own there, m0.scope, m1.scope
  * and so on.
  *
@@ -125,11 +125,10 @@ static void configure(long network)
 
 int main(int argc, char **argv)
 {
-    if (argc != 6)
+    if (argc != 5)
         return 2;
 
-    const long count = atol(argv[1]), networks = atol(argv[2]), apart = atol(argv[3]);
-    const long first_id = atol(argv[4]);
+    const long count = atol(argv[1]), networks = atol(argv[2]), first_id = atol(argv[3]);
     const int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     int *spaces = calloc((size_t)networks + 1, sizeof *spaces);
     pid_t *pids = calloc((size_t)count + 1, sizeof *pids);
@@ -143,10 +142,10 @@ int main(int argc, char **argv)
     for (long i = 0; i < count; i++) {
         const int own = i < networks;
 
-        if (!own && networks > 0 && setns(i < apart ? spaces[i % networks] : home, CLONE_NEWNET) < 0)
+        if (!own && networks > 0 && setns(spaces[i % networks], CLONE_NEWNET) < 0)
             fail("setns", i);
 
-        pids[i] = make_leader(i, own, first_id + i * IDS, argv[5]);
+        pids[i] = make_leader(i, own, first_id + i * IDS, argv[4]);
         if (own && (spaces[i] = open_in("/proc/%ld/ns/net", pids[i], O_RDONLY)) < 0)
             fail("network namespace", i);
         printf("%d\n", pids[i]);

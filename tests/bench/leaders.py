@@ -3,6 +3,7 @@
 
 import resource
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,43 +15,36 @@ from tests.lab.waiting import Lines
 
 IDS = 65536
 NETWORK_SIZE = 8
-UNIT_DESCRIPTORS = 65536
-"""LimitNOFILE= of system/mymachinesd.service."""
 MAKING_SECONDS = 300.0
 """For all of them; a namespace takes a millisecond or a few."""
+UNIT_DESCRIPTORS = 65536
+"""LimitNOFILE= of system/mymachinesd.service."""
 
 
-OTHER_DESCRIPTORS = 500
-"""That the daemon may have open besides a pidfd for each machine, and a netlink socket for each that is apart."""
-
-
-def descriptors() -> int:
-    """How many a daemon may have that we start: what its unit grants, where we may grant it too (getrlimit(2))."""
+def grant_descriptors() -> None:
+    """To a daemon that we start, as many as its unit grants, where we may (getrlimit(2)): a pidfd for each machine."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < UNIT_DESCRIPTORS:
-        try:
+        with suppress(ValueError, PermissionError):     # no CAP_SYS_RESOURCE
             resource.setrlimit(resource.RLIMIT_NOFILE, (UNIT_DESCRIPTORS, UNIT_DESCRIPTORS))
-        except (ValueError, PermissionError):   # no CAP_SYS_RESOURCE
-            return hard
-    return max(hard, UNIT_DESCRIPTORS)
 
 
 class Leaders:
     """A context manager. `pids[n]` leads machine n, whose host ids begin at `first_id(n)`.
 
     The first `networks` have network namespaces of their own, a veth link to the host and three addresses; others share
-    these, and those from `apart` on are in the host's, for whoever holds their leaders may have no descriptors left.
+    these.
     With `units`, each is in a control group of its own, as systemd-machined demands.
     """
 
     def __init__(self, programs: Programs, host: TestHost, count: int, networks: int = 0, *,
                  units: bool = False) -> None:
         self.host, self.count, self.networks = host, count, min(count, networks)
-        self.apart = min(count, max(self.networks, descriptors() - count - OTHER_DESCRIPTORS)) if networks else 0
+        grant_descriptors()
         self.pids: list[int] = []
         self._slice = self._make_slice() if units else None
-        self._argv = [programs.path("leaders"), str(count), str(self.networks), str(self.apart),
-                      str(FIRST_CONTAINER_ID), str(self._slice or "-")]
+        self._argv = [programs.path("leaders"), str(count), str(self.networks), str(FIRST_CONTAINER_ID),
+                      str(self._slice or "-")]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -132,6 +132,19 @@ def test_look_ups_go_on_over_kill_9_and_the_machines_come_back(world: World) -> 
     wait_for(lambda: not world.getent("hosts", "web"), EVENT_SECONDS, "the restored machine's end to be noticed")
 
 
+def test_what_changed_while_the_daemon_was_away_is_seen_soon(world: World) -> None:
+    """It is ready with what look-ups had, and then looks at the machines again."""
+    web = world.machine("web")
+    with watching(world, "web", "vu-web-0") as watcher:
+        before = watcher.ask()
+        world.daemon.kill9()
+        web.add_address("10.213.1.77/24")
+        assert watcher.ask() == before
+        world.restart()
+        wait_for(lambda: "10.213.1.77" in watcher.ask(), EVENT_SECONDS, "the new address")
+        assert world.getent("hosts", "10.213.1.77") == ["10.213.1.77 web"]
+
+
 @pytest.mark.parametrize("moment", range(4))
 def test_kill_9_at_any_moment(world: World, moment: int) -> None:
     """A registration that was answered is there after the restart; one that was not is there, or is not."""

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from resolver.host.addresses import AddressWatcher
+from resolver.host.addresses import GROUPS, AddressWatcher
 from resolver.host.links import MASTERS_MAX, HostLinks
 from resolver.host.netlink import Link
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
+from resolver.host.readable import Readable
 from tests.hostside.worlds import PROJECT, in_net, needs_root, sleeper
 
 pytestmark = needs_root
@@ -48,10 +49,13 @@ def index(process: Process, name: str) -> int:
 def peers(guest: Process) -> tuple[tuple[int, int], ...]:
     """As the watcher tells them."""
     async def run() -> tuple[tuple[int, int], ...]:
-        watcher = await AddressWatcher.open("web", guest, NetlinkOpener(), lambda _: None)
+        readable = Readable()
+        watcher = AddressWatcher("web", readable, lambda _: None)
+        watcher.follow(await NetlinkOpener().open(guest, GROUPS))
         async with asyncio.timeout(5):
             await watcher.known.wait()
         watcher.close()
+        readable.close()
         return watcher.peers
 
     return asyncio.run(run())
@@ -129,7 +133,9 @@ def test_peers_follow_the_guests_links(host: Process) -> None:
     with sleeper("-n") as pid, Process.open(pid) as guest:
         async def run() -> None:
             news = asyncio.Event()
-            watcher = await AddressWatcher.open("web", guest, NetlinkOpener(), lambda _: news.set())
+            readable = Readable()
+            watcher = AddressWatcher("web", readable, lambda _: news.set())
+            watcher.follow(await NetlinkOpener().open(guest, GROUPS))
             try:
                 async with asyncio.timeout(5):
                     await news.wait()
@@ -147,6 +153,7 @@ def test_peers_follow_the_guests_links(host: Process) -> None:
                         await news.wait()
             finally:
                 watcher.close()
+                readable.close()
 
         asyncio.run(run())
 
@@ -163,12 +170,13 @@ def test_the_real_host_has_a_loopback() -> None:
 ODD_NAME = r"""
 import json, os, subprocess
 from resolver.addressing import Followed
+from resolver.namespaces import Judged
 from resolver.core.addresses import Reason, Verdict
 from resolver.core.machine import Address, AddressSource
 subprocess.run([b"ip", b"link", b"add", b"name", b"ve-\xff\x1b[1m", b"type", b"bridge"], check=True)
 index = int(subprocess.run(["ip", "-o", "link"], check=True, capture_output=True).stdout.split(b"\n")[1].split(b":")[0])
 seen = Verdict(Address(2, bytes([10, 0, 0, 2]), index, source=AddressSource.LEASE), Reason.ROUTED)
-[explained] = Followed("vm", None, verdicts=(seen,)).explained()
+[explained] = Followed("vm", None, judged=Judged(verdicts=(seen,))).explained()
 print(json.dumps(explained.interface))
 """
 

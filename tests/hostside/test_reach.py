@@ -116,7 +116,7 @@ def test_which_changes_concern_a_machine(host: Host, line: str, concerned: bool)
     assert (reach.way(ipv4("10.0.0.2")), reach.way(ipv4("8.8.8.8"))) == (Way.STRAIGHT, Way.ELSEWHERE)
     change = host.change(line)
     assert change != HostChange()
-    assert reach.concerned(change) is concerned
+    assert reach.concern().by(change) is concerned
 
 
 def test_more_routes_than_are_told_apart_are_everything(host: Host) -> None:
@@ -124,7 +124,7 @@ def test_more_routes_than_are_told_apart_are_everything(host: Host) -> None:
     assert len(few.networks) == 3
     many = host.change(*(f"route add 203.0.113.{n}/32 dev up0" for n in range(NETWORKS_MAX + 1)))
     assert many.everything
-    assert host.reach().concerned(many)
+    assert host.reach().concern().by(many)
     # What waits for its turn is bounded too.
     together = HostChange()
     for number in range(NETWORKS_MAX + 1):

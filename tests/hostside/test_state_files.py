@@ -62,9 +62,9 @@ def test_what_was_saved_is_loaded(files: StateFiles, web: Machine, public: Path,
     assert listed(public) == ["unit:web.scope", "web"]
     assert os.readlink(public / "unit:web.scope") == "web"
     assert listed(private) == ["web"]
-    assert files.load() == ([web], [])
+    assert files.load() == ([web], [], {"web"})
     files.save(replace(web, service="later"))
-    assert files.load() == ([replace(web, service="later")], [])
+    assert files.load() == ([replace(web, service="later")], [], {"web"})
 
 
 def test_machines_come_in_the_order_of_their_registration(files: StateFiles, web: Machine) -> None:
@@ -206,8 +206,8 @@ def machineds(leader: int, monotonic: int) -> str:
 
 def test_machineds_leader_is_believed_if_it_started_before(files: StateFiles, public: Path, leader: ProcessId) -> None:
     (public / "web").write_text(machineds(leader.pid, time.monotonic_ns() // 1000))
-    ((machine,), errors) = files.load()
-    assert errors == []
+    ((machine,), errors, ours) = files.load()
+    assert (errors, ours) == ([], set())
     assert machine.leader == leader
     Process.from_identity(machine.leader).close()
 
@@ -215,8 +215,8 @@ def test_machineds_leader_is_believed_if_it_started_before(files: StateFiles, pu
 def test_machineds_leader_is_not_believed_if_it_started_after(files: StateFiles, public: Path,
                                                               leader: ProcessId) -> None:
     (public / "web").write_text(machineds(leader.pid, time.monotonic_ns() // 1000 - 5_000_000))
-    ((machine,), errors) = files.load()
-    assert errors == []
+    ((machine,), errors, ours) = files.load()
+    assert (errors, ours) == ([], set())
     with pytest.raises(NoSuchProcess):
         Process.from_identity(machine.leader)
 
@@ -244,7 +244,7 @@ def test_an_older_kernel_falls_back_on_the_start_time(files: StateFiles, web: Ma
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "have_pidfd_ids", lambda: False)
     files.save(replace(web, leader=replace(web.leader, pidfd_id=None)))
-    ((machine,), _) = files.load()
+    ((machine,), _, _) = files.load()
     assert machine.leader.pidfd_id is None
     Process.from_identity(machine.leader).close()
     (private / "web").unlink()

@@ -89,9 +89,12 @@ class World:
             SlowAuthority(), SlowUnits(), host_machine(), self._guest, [self.told.extend])
         self._leaders: list[subprocess.Popen[bytes]] = []
 
-    def leader(self) -> "subprocess.Popen[bytes]":
+    def leader(self, joins: "subprocess.Popen[bytes] | None" = None) -> "subprocess.Popen[bytes]":
+        """In namespaces of its own; `joins`, in the network namespace of another one."""
         own = Path("/proc/self/ns/user").readlink()
-        child = subprocess.Popen(["unshare", "--user", "--map-root-user", "--net", "sleep", "600"])
+        network = ["--net"] if joins is None else []
+        enter = [] if joins is None else ["nsenter", "-t", str(joins.pid), "-n"]
+        child = subprocess.Popen([*enter, "unshare", "--user", "--map-root-user", *network, "sleep", "600"])
         self._leaders.append(child)
         wait_for(lambda: Path(f"/proc/{child.pid}/ns/user").readlink() != own
                  and Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", PATIENCE, "a leader")
@@ -298,7 +301,7 @@ def test_a_restart_on_a_busy_host_asks_again_for_addresses(tmp_path: Path, monke
             await successor.manager.restore()
             entry = successor.registry.by_name("web")
             assert entry is not None
-            assert successor.manager.explain("web").network is Network.OWN
+            assert (await successor.manager.explain("web")).network is Network.OWN
             successor.close()
 
     monkeypatch.setattr(NetlinkOpener, "open", open_late)
