@@ -35,6 +35,8 @@ HOST_PACKAGES = (
 makes file systems and files of every kind; and ping, which the tutorial uses."""
 WITH_SERVICES = ("lxc", "nscd", "systemd-resolved", "libnss-resolve", "curl")
 """What docs/ tells about, or doctor. What these enable is disabled: a test starts what it is about."""
+BARE_PACKAGES = ("python3", "gcc", "make", "ca-certificates")
+"""README's "python3, a C compiler and make"; and who vouches for the mirrors."""
 
 SOURCES = "usr/src/mymachines"
 GUEST_IMAGE = "var/lib/machines/web"
@@ -72,6 +74,20 @@ def packaging_root() -> Path:
         _clean(root)
 
     return _kept(f"packaging-{SUITE}", (base.name, wanted, inspect.getsource(make)), make)
+
+
+def bare_root() -> Path:
+    """A Debian with what README asks its reader for, and nothing else."""
+    base = whole_root()
+
+    def make(root: Path) -> None:
+        step(["cp", "-a", "--reflink=auto", str(base / GUEST_IMAGE), str(root)])
+        run_in(root, "apt-get", "update", "-qq")
+        run_in(root, "apt-get", "install", "-qq", "--no-install-recommends", *BARE_PACKAGES)
+        _clean(root)
+        (root / "etc/hostname").write_text("labhost\n")
+
+    return _kept(f"bare-{SUITE}", (base.name, BARE_PACKAGES, inspect.getsource(make)), make)
 
 
 def _kept(name: str, recipe: object, make: Callable[[Path], None]) -> Path:
