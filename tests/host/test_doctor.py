@@ -119,6 +119,7 @@ def afterwards(booted: BootedHost) -> Iterator[None]:
 
 
 def test_an_installed_host_is_well(booted: BootedHost, web: Guest) -> None:
+    wait_well(booted, ["web"])      # its address may come a moment after its boot
     code, report = doctor(booted, "web")
     assert bad(report) == []
     assert code == 0
