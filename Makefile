@@ -118,6 +118,7 @@ clean:
 # --- what is built ---
 
 $(SHIM): build_nss.py $(C_FILES)
+	@$(compiler-is-whole) || test "$$(id -u)" != 0 || { $(call fetch,gcc libc6-dev) ; }
 	$(PYTHON) build_nss.py --shim
 	@touch $@
 
@@ -154,6 +155,9 @@ $(VENV)/.made:
 	    "python3-dev (Fedora: python3-devel), or choose another with PYTHON=" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
+
+# Debian's gcc recommends libc's headers, and comes without them where recommendations are off.
+compiler-is-whole = echo '\#include <stdio.h>' | $(CC) -E -x c - >/dev/null 2>&1
 
 python-is-whole = $(PYTHON) -c 'import ensurepip, pathlib, sys, sysconfig; \
     sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 2>/dev/null

@@ -50,8 +50,9 @@ their turn."""
 
 LATER_FIRST_SECONDS = 1.0
 LATER_LAST_SECONDS = 60.0
-"""Where a machine's namespace could not be entered in time, or for want of a descriptor, it is tried again, at intervals
-that double, for as long as the machine is there: what was in the way may go at any time, and a try takes 0.1 ms."""
+"""Where a machine's namespace could not be entered in time, or for want of a descriptor, it is tried again, at
+intervals that double, for as long as the machine is there: what was in the way may go at any time, and a try takes
+0.1 ms."""
 
 TURN_SECONDS = 0.004
 """Of choosing addresses anew, before others have their turn."""

@@ -17,11 +17,13 @@ _HEAD = f"""\
 their names: of two that set the same, the later one counts. All of it is optional; so are the files. They are TOML,
 belong to root, and are not to be written by others.
 
-    mymachinesd --check                 what is wrong, with file and line; status 1 where something is
-    systemctl reload mymachinesd        applies it; where something is wrong, nothing of it, and the command fails
+    $ sudo mymachinesd --check
+    $ sudo systemctl reload mymachinesd
 
-A reload loses no machine, connection or look-up. At a start, what is wrong is logged and has its default, and the rest
-counts: a slip in a file does not take a host's names away.
+The first says what is wrong, with file and line, and ends with status 1 where something is. The second applies it;
+where something is wrong, nothing of it, and the command fails. A reload loses no machine, connection or look-up. At a
+start, what is wrong is logged and has its default, and the rest counts: a slip in a file does not take a host's names
+away.
 
 DNS has options of its own (docs/dns.md, docs/dns-publish.md): these are other processes, with other users.
 """

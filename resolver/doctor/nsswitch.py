@@ -98,7 +98,8 @@ def _troubles(database: str, modules: list[Module], line: str) -> Iterator[Findi
     names = [module.name for module in modules]
     if MODULE not in names:
         yield Finding(Level.BROKEN, f"{database}: {' '.join(names)}: {MODULE} is not asked",
-                      f"programs that look up {_WHAT[database]} do not learn of machines", _mend(database, line))
+                      f"programs that look up {_WHAT[database]} do not learn of machines{_TAKEN_OUT.get(database, '')}",
+                      _mend(database, line))
         return
     at = names.index(MODULE)
     for module in modules[:at]:
@@ -129,6 +130,9 @@ def _troubles(database: str, modules: list[Module], line: str) -> Iterator[Findi
         yield Finding(Level.NOTE, f"{database}: {line}: {MODULE} is the last",
                       "requests for IPv4 alone get EAI_NODATA for unknown names instead of EAI_NONAME")
 
+
+_TAKEN_OUT = {"hosts": "; Debian's libnss-mymachines, once it is purged, takes the word out here, which is ours too"}
+"""What may have happened."""
 
 _ONLY_WITHOUT_DAEMON = {("passwd", "unavail"), ("group", "unavail")}
 

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from resolver.core.idmap import above_host_ids
 from resolver.core.machine import ChosenAddress
 from resolver.core.users import SERVICE, IdAnswer
 from resolver.doctor.children import CHILD_SECONDS, Late, Step, ask_child
 from resolver.doctor.finding import Finding, Level, ok
 from resolver.doctor.services import USERDB_SOCKET
+from resolver.host.process import NoSuchProcess, Process
 from resolver.table.reader import TableReader, TableUnavailable
 from resolver.varlink import MACHINE_SOCKET
 from resolver.varlink.client import Client
@@ -52,7 +54,7 @@ def _steps(name: str) -> Iterator[Finding]:
     if found:
         yield from _hosts(name, found)
         yield from _reverse(machine["name"], [address for address in found if address.reverse])
-    yield from _users(reader, machine["name"])
+    yield from _users(reader, machine["name"], machine["leader"]["pid"])
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -158,7 +160,27 @@ def _reverse(name: str, addresses: Sequence[ChosenAddress]) -> Iterator[Finding]
                           "another module answers first", _SWITCH, step.seconds)
 
 
-def _users(reader: TableReader, name: str) -> Iterator[Finding]:
+def _maps(reader: TableReader, name: str, leader: int) -> Finding | None:
+    """The leader's maps as they are now: they are written once each, and it may be long after the registration."""
+    try:
+        with Process.open(leader) as process:
+            maps = process.id_maps()
+    except (NoSuchProcess, OSError):
+        return None     # it has ended, or is not ours to look at
+    for what, ids, known in (("uid", maps.uid, reader.user_by_id), ("gid", maps.gid, reader.group_by_id)):
+        part = next(iter(above_host_ids(ids.extents)), None)
+        if part is not None and known(part.host_first) is None:
+            return Finding(Level.BROKEN,
+                           f"users: {what} {part.host_first} is in the map of pid {leader}, and nobody by the table",
+                           "its map was written too long after it was registered: register it again",
+                           f"mymachinesctl unregister {name} && mymachinesctl register {name} --leader {leader}")
+    return None
+
+
+def _users(reader: TableReader, name: str, leader: int) -> Iterator[Finding]:
+    if (late := _maps(reader, name, leader)) is not None:
+        yield late
+        return
     try:
         mapped = _ask("io.systemd.Machine.MapFrom", {"name": name, "uid": 0, "gid": 0}, name)
     except _Broken:

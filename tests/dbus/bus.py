@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Self
 
 from tests.lab import Unavailable
 from tests.lab.waiting import wait_for
@@ -25,7 +26,7 @@ CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configurat
 
 
 class Bus:
-    """Not started yet. Its folder is short, for a socket's path has 107 octets at most, and everybody's."""
+    """A context manager that starts it. Its folder is short, for a socket's path has 107 octets, and everybody's."""
 
     def __init__(self) -> None:
         if shutil.which("dbus-daemon") is None:
@@ -37,6 +38,18 @@ class Bus:
         self._config = self.folder / "bus.conf"
         self._config.write_text(CONFIG.format(socket=self.socket))
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Starts it."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     def start(self) -> None:
         self._process = subprocess.Popen(

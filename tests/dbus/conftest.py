@@ -11,12 +11,8 @@ from tests.servers.conftest import nothing_stays_open  # noqa: F401 - for these 
 
 @pytest.fixture
 def bus() -> Iterator[Bus]:
-    bus = Bus()
-    try:
-        bus.start()
+    with Bus() as bus:
         yield bus
-    finally:
-        bus.close()
 
 
 @pytest.fixture

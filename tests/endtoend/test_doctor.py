@@ -272,12 +272,8 @@ def test_resolveds_hook(world: World) -> None:
 
 @pytest.fixture
 def bus() -> Iterator[Bus]:
-    bus = Bus()
-    try:
-        bus.start()
+    with Bus() as bus:
         yield bus
-    finally:
-        bus.close()
 
 
 def test_a_real_machined_is_in_the_way(world: World, bus: Bus) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The file tree of a Debian 13 host with container images in it: made once, by debootstrap, and kept.
+"""The file tree of a Debian host with container images in it: made once, by debootstrap, and kept.
 
 It lies outside the checkout, in $MYMACHINES_TEST_CACHE, and costs about 1 GB and a minute or two. What is in it is the
 recipe below; another recipe makes another tree. Mirror, proxy and certificates are those of this machine's apt and pip.
@@ -23,7 +23,7 @@ CACHE = Path(os.environ.get("MYMACHINES_TEST_CACHE") or "/var/tmp/mymachines-tes
 TOOLS = ("debootstrap", "systemd-nspawn", "apt-get", "nsenter", "setpriv", "make")
 
 SUITE = os.environ.get("MYMACHINES_TEST_SUITE") or "trixie"
-"""Or bookworm, which is too long for each run: see the Makefile."""
+"""Debian 13; or bookworm, Debian 12, which tests/host/test_packages.py and tests/host/docs can do with."""
 GUEST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "iproute2", "libpam-systemd")
 """What boots, gets an address, and has logins to list: the image `web`, and the beginning of the host itself."""
 HOST_PACKAGES = (
@@ -33,6 +33,10 @@ HOST_PACKAGES = (
 )
 """systemd's machined, its libnss_mymachines and its clients; polkit; what README says that an installation needs; what
 makes file systems and files of every kind; and ping, which the tutorial uses."""
+WITH_SERVICES = ("lxc", "nscd", "systemd-resolved", "libnss-resolve", "curl")
+"""What docs/ tells about, or doctor. What these enable is disabled: a test starts what it is about."""
+BARE_PACKAGES = ("python3", "gcc", "make", "ca-certificates")
+"""README's "python3, a C compiler and make"; and who vouches for the mirrors."""
 
 SOURCES = "usr/src/mymachines"
 GUEST_IMAGE = "var/lib/machines/web"
@@ -52,7 +56,8 @@ FROM_THE_MACHINE = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTP
 
 def whole_root() -> Path:
     """The tree, made where it is not there yet. Raises Unavailable where this machine cannot."""
-    return _kept(SUITE, (SUITE, GUEST_PACKAGES, HOST_PACKAGES, *map(inspect.getsource, (_make, _clean))), _make)
+    return _kept(SUITE, (SUITE, GUEST_PACKAGES, HOST_PACKAGES, WITH_SERVICES, *map(inspect.getsource, (_make, _clean))),
+                 _make)
 
 
 def packaging_root() -> Path:
@@ -69,6 +74,20 @@ def packaging_root() -> Path:
         _clean(root)
 
     return _kept(f"packaging-{SUITE}", (base.name, wanted, inspect.getsource(make)), make)
+
+
+def bare_root() -> Path:
+    """A Debian with what README asks its reader for, and nothing else."""
+    base = whole_root()
+
+    def make(root: Path) -> None:
+        step(["cp", "-a", "--reflink=auto", str(base / GUEST_IMAGE), str(root)])
+        run_in(root, "apt-get", "update", "-qq")
+        run_in(root, "apt-get", "install", "-qq", "--no-install-recommends", *BARE_PACKAGES)
+        _clean(root)
+        (root / "etc/hostname").write_text("labhost\n")
+
+    return _kept(f"bare-{SUITE}", (base.name, BARE_PACKAGES, inspect.getsource(make)), make)
 
 
 def _kept(name: str, recipe: object, make: Callable[[Path], None]) -> Path:
@@ -134,7 +153,11 @@ def _make(root: Path) -> None:
     _clean(root)
     step(["cp", "-a", str(root), str(web)])
     run_in(root, "apt-get", "update", "-qq")
-    run_in(root, "apt-get", "install", "-qq", "--no-install-recommends", *HOST_PACKAGES)
+    install = ("apt-get", "install", "-qq", "--no-install-recommends")
+    run_in(root, *install, *HOST_PACKAGES)
+    before = _enabled(root)
+    run_in(root, *install, *WITH_SERVICES)
+    step(["systemctl", f"--root={root}", "disable", *sorted(_enabled(root) - before)])
     _clean(root)
     (root / GUEST_IMAGE).parent.mkdir(parents=True, exist_ok=True)
     web.rename(root / GUEST_IMAGE)
@@ -146,6 +169,12 @@ def _make(root: Path) -> None:
         step(["systemctl", f"--root={tree}", "disable", "systemd-networkd-wait-online.service"])
         step(["systemctl", f"--root={tree}", "mask", "getty.target", "console-getty.service", "apt-daily.timer",
               "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "systemd-modules-load.service"])
+
+
+def _enabled(root: Path) -> set[str]:
+    listed = subprocess.run(["systemctl", f"--root={root}", "list-unit-files", "--state=enabled", "--no-legend"],
+                            check=True, capture_output=True, text=True).stdout
+    return {line.split()[0] for line in listed.splitlines()}
 
 
 def _clean(root: Path) -> None:

@@ -47,9 +47,7 @@ class World:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            bus = Bus()
-            stack.callback(bus.close)
-            bus.start()
+            bus = stack.enter_context(Bus())
             self.host = stack.enter_context(TestHost())
             environment = {**self.environment, "DBUS_SYSTEM_BUS_ADDRESS": bus.address}
             self.daemon = self._start("resolver.daemon", environment=environment)
