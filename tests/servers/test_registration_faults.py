@@ -351,7 +351,7 @@ def test_a_socket_that_could_not_be_opened_comes_later(tmp_path: Path, monkeypat
             async with asyncio.timeout(PATIENCE):
                 while address not in addresses_of(world):  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
-            assert world.manager.explain("web").network is Network.OWN
+            assert (await world.manager.explain("web")).network is Network.OWN
             assert world.told[-1].after is world.registry.by_name("web")
             die(leader)
             await nothing_is_left(world, before)
