@@ -63,7 +63,7 @@ static struct map *take_map(struct view *view)
             return &view->maps[i];
     }
 
-    struct map *map = mmap(NULL, sizeof *map, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct map *map = mmap(NULL, MAP_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     return map != MAP_FAILED ? map : NULL;
 }
@@ -74,7 +74,7 @@ static void give_back(struct map *map)
     if (map->taken)
         __atomic_store_n(&map->taken, false, __ATOMIC_RELEASE);
     else
-        munmap(map, sizeof *map);
+        munmap(map, MAP_MEMORY);
 }
 
 void unmap(struct map *map)

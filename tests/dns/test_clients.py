@@ -27,8 +27,9 @@ class World:
 
     def __init__(self, host: TestHost) -> None:
         self.host = host
-        self.ip("link add br0 type bridge", "link set br0 up", f"address add {BRIDGE}/24 dev br0",
-                f"address add {BRIDGE6}/64 dev br0 nodad")
+        # An address of its own: else it has that of a port, and another when that port goes, which guests notice late.
+        self.ip("link add br0 address 02:00:00:00:00:01 type bridge", "link set br0 up",
+                f"address add {BRIDGE}/24 dev br0", f"address add {BRIDGE6}/64 dev br0 nodad")
         self.daemon = host.start_daemon()
         self.web, self.db = self.machine("web", 2), self.machine("db", 3)
         self.dns = self.start()

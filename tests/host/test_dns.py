@@ -80,12 +80,12 @@ def test_no_hook_where_resolved_knows_none(booted: BootedHost) -> None:
 
 @pytest.fixture
 def hook(booted: BootedHost) -> Iterator[BootedHost]:
-    assert booted.run(["test", "-e", RESOLVED], check=False).returncode == 1
+    booted.run(["mv", RESOLVED, f"{RESOLVED}.real"])
     booted.run(f"echo {HOOK} >{RESOLVED}")
     booted.run(["systemctl", "restart", "mymachinesd.service"])
     wait_for(lambda: booted.main_pid(HOOK_UNIT) != 0 and listens(booted), what="the hook")
     yield booted
-    booted.run(["rm", RESOLVED])
+    booted.run(["mv", f"{RESOLVED}.real", RESOLVED])
     booted.run(["systemctl", "stop", HOOK_UNIT])
     wait_for(lambda: serves(booted), TAKE_OVER_SECONDS)
 

@@ -11,6 +11,7 @@ import pytest
 from resolver.host import cgroup, usage
 from resolver.host.process import Process
 from resolver.host.usage import usages
+from tests.lab.waiting import wait_for
 
 Start = Callable[[], int]
 
@@ -66,8 +67,12 @@ def test_where_the_kernel_counts_no_memory_it_is_a_sum(tmp_path: Path, groups: d
     leader, other = start(), start()
     groups[leader] = "/web.scope"
     fill(tmp_path / "web.scope", leader, other)
-    found = usages({"web": leader})["web"]
-    assert (found.memory, found.exact) == (resident(leader) + resident(other), False)
+
+    def counted() -> bool:
+        found = usages({"web": leader})["web"]
+        return (found.memory, found.exact) == (resident(leader) + resident(other), False)
+
+    wait_for(counted, what="the sum")   # they may just be starting
 
 
 @pytest.mark.parametrize("path", ["/user.slice/user-0.slice/session-3.scope",

@@ -284,7 +284,7 @@ void *world_mmap(void *address, size_t size, int protection, int flags, int fd, 
         return MAP_FAILED;
     if (address == NULL && fd == FILE_FD && protection == PROT_READ && flags == MAP_SHARED && offset == 0)
         return map_file(size);
-    if (address == NULL && fd == -1 && protection == (PROT_READ | PROT_WRITE) && size == sizeof(struct map) &&
+    if (address == NULL && fd == -1 && protection == (PROT_READ | PROT_WRITE) && size == MAP_MEMORY &&
         flags == (MAP_PRIVATE | MAP_ANONYMOUS))
         return map_struct();
     /* Let go of: readers may still be inside. */
@@ -303,7 +303,7 @@ void *world_mmap(void *address, size_t size, int protection, int flags, int fd, 
 int world_munmap(void *address, size_t size)
 {
     for (int i = 0; i < PLACES; i++)
-        if (address == &maps[i] && maps_taken[i] && size == sizeof maps[i]) {
+        if (address == &maps[i] && maps_taken[i] && size == MAP_MEMORY) {
             ASAN_POISON_MEMORY_REGION(&maps[i], sizeof maps[i]);
             maps_taken[i] = false;
             return 0;
