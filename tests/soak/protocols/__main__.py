@@ -4,6 +4,7 @@
 SECONDS of each, and for each control at the most. Ends with 1 where something was found, or a control was not.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -59,7 +60,9 @@ def servers(seconds: float) -> int:
 
 
 def main() -> int:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    parser = argparse.ArgumentParser("python -m tests.soak.protocols", description=__doc__)
+    parser.add_argument("seconds", type=float, nargs="?", default=SECONDS, help="of each (default: %(default)s)")
+    seconds = parser.parse_args().seconds
     parts: list[Callable[[float], int]] = [parsers]
     if os.geteuid() == 0:
         parts.append(servers)
