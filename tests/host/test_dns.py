@@ -6,6 +6,7 @@ condition holds; what asks is written against the interface's text, as tests/dns
 """
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -87,6 +88,7 @@ def hook(booted: BootedHost) -> Iterator[BootedHost]:
     yield booted
     booted.run(["mv", f"{RESOLVED}.real", RESOLVED])
     booted.run(["systemctl", "stop", HOOK_UNIT])
+    booted.run(["rmdir", os.path.dirname(HOOK)])    # which says that there is a resolved that asks
     wait_for(lambda: serves(booted), TAKE_OVER_SECONDS)
 
 

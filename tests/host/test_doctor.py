@@ -153,7 +153,10 @@ def wait_well(host: BootedHost, checks: list[str]) -> None:
         seen.append(bad(report))
         return code == 0
 
-    wait_for(well, MENDED_SECONDS, f"all to be well again; it was {seen}")
+    try:
+        wait_for(well, MENDED_SECONDS, "all to be well again")
+    except AssertionError as late:
+        raise AssertionError(f"{late}: {seen[-1]}") from None
 
 
 def test_a_map_that_the_table_does_not_have(booted: BootedHost, afterwards: None) -> None:
