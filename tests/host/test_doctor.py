@@ -161,9 +161,9 @@ def wait_well(host: BootedHost, checks: list[str]) -> None:
 
 def test_a_map_that_the_table_does_not_have(booted: BootedHost, afterwards: None) -> None:
     """mymachinesd waits a minute for it. Here the table is of the time before."""
-    sleeping = booted.popen(["unshare", "--user", "--net", "sleep", "600"])
+    sleeping = booted.popen(["unshare", "--user", "--net", "sleep", "613"])  # no other's number
     try:
-        leader = int(wait_for(lambda: booted.out("pgrep -nx sleep", check=False), MENDED_SECONDS))
+        leader = int(wait_for(lambda: booted.out("pgrep -xf 'sleep 613'", check=False), MENDED_SECONDS))
         type_in(booted, f"mymachinesctl register box --leader {leader}")
         booted.run("cp -p /run/mymachines/table-1 /run/old")
         booted.run(f"for map in uid gid; do echo 0 300000 65536 >/proc/{leader}/${{map}}_map; done")
@@ -177,7 +177,7 @@ def test_a_map_that_the_table_does_not_have(booted: BootedHost, afterwards: None
         type_in(booted, finding["mend"])
         assert "users: userdb: vu-box-0" in doctor(booted, "box", "--check=path")[1]
     finally:
-        _end(sleeping, lambda: booted.run("pkill -x sleep", check=False))
+        _end(sleeping, lambda: booted.run("pkill -xf 'sleep 613'", check=False))
 
 
 def test_somebody_elses_mute_socket(booted: BootedHost, afterwards: None) -> None:
