@@ -5,6 +5,7 @@ The containers of a pod, and whatever else joins another one's network, have the
 So these are asked for, kept and judged once.
 """
 
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from socket import socket
@@ -13,7 +14,7 @@ from resolver.core.addresses import Verdict
 from resolver.core.machine import Address, ChosenAddress
 from resolver.core.names import name_key
 from resolver.host.addresses import GROUPS, AddressWatcher
-from resolver.host.netns import NetlinkOpener, namespace_of
+from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process, own_namespace
 from resolver.host.reach import Concern
 from resolver.host.readable import Readable
@@ -69,13 +70,15 @@ class NetworkNamespaces:
 
     async def enter(self, who: Hashable, name: str, process: Process) -> NetworkNamespace:
         """The namespace that the leader of the machine `name` is in now. It is followed until all `who` entered have
-        left. Errors as NetlinkOpener.open() says."""
-        where = process.namespace("net")
-        found = self._namespaces.get(where)
-        if found is None and where == own_namespace("net"):
-            found = self._add(where, name, None)
-        if found is None:
-            found = self._join(name, await self._opener.open(process, GROUPS))
+        left. NoSuchProcess where the leader has exited; TimeoutError and OSError as NetlinkOpener.open() says."""
+        # All that follows is of this descriptor's namespace: the leader may go elsewhere meanwhile.
+        namespace = process.open_namespace("net")
+        try:
+            status = os.fstat(namespace)
+            where = status.st_dev, status.st_ino
+            found = self._namespaces.get(where) or await self._enter_new(where, name, namespace)
+        finally:
+            os.close(namespace)
         found.machines[who] = name_key(name)
         return found
 
@@ -86,22 +89,18 @@ class NetworkNamespaces:
             namespace.watcher.close()
             del self._namespaces[namespace.key]
 
-    def _join(self, name: str, opened: socket) -> NetworkNamespace:
-        """The namespace that the socket is in, which is ours from here on: the leader may have gone elsewhere since it
-        was looked for, and others would be taken to be where it is."""
-        try:
-            where = namespace_of(opened)
-            found = self._namespaces.get(where)  # of somebody who was quicker
-            if found is None and where != own_namespace("net"):
-                return self._add(where, name, opened)
-        except BaseException:
-            opened.close()
-            raise
+    async def _enter_new(self, where: Key, name: str, namespace: int) -> NetworkNamespace:
+        if where == own_namespace("net"):
+            return self._add(where, name, None)
+        opened = await self._opener.open(namespace, GROUPS)
+        found = self._namespaces.get(where)  # of somebody who was quicker
+        if found is None:
+            return self._add(where, name, opened)
         opened.close()
-        return found or self._add(where, name, None)
+        return found
 
     def _add(self, key: Key, name: str, opened: socket | None) -> NetworkNamespace:
-        """`opened` for all but the host's."""
+        """`opened`, which is ours from here on, for all but the host's."""
         watcher = AddressWatcher(name, self._readable, lambda _: self._on_change(added))
         added = NetworkNamespace(key, watcher, is_host=opened is None)
         if opened is None:

@@ -12,12 +12,9 @@ does not own our network namespace. Whether that is so is tried first.
 import _thread
 import asyncio
 import ctypes
-import fcntl
 import logging
 import os
 import socket
-
-from resolver.host.process import NoSuchProcess, Process
 
 OPEN_SECONDS = 1.0
 """Entering and opening takes 0.1 ms. What takes a thousand times as long hangs in the kernel."""
@@ -36,7 +33,6 @@ EXIT_ASTRAY = os.EX_OSERR
 
 _OWN_NAMESPACE = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
-_SIOCGSKNS = 0x894C  # linux/sockios.h
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h; also above net.core.rmem_max
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,23 +47,16 @@ class NetlinkOpener:
         self._by_thread = not _may_come_back() if by_thread is None else by_thread
         self._turns = asyncio.Semaphore(OPENING_MAX)
 
-    async def open(self, process: Process, groups: int) -> socket.socket:
-        """A non-blocking NETLINK_ROUTE socket in the process's namespace, member of the RTMGRP_* `groups`.
+    async def open(self, namespace: int, groups: int) -> socket.socket:
+        """A non-blocking NETLINK_ROUTE socket in the network namespace that the descriptor is of, member of the
+        RTMGRP_* `groups`.
 
-        NoSuchProcess where the process has exited, TimeoutError where the kernel lets us wait for OPEN_SECONDS, or
-        others for TURN_SECONDS, OSError as the kernel says.
+        TimeoutError where the kernel lets us wait for OPEN_SECONDS, or others for TURN_SECONDS, OSError as the kernel
+        says.
         """
-        if self._by_thread:
-            return await self._open_by_thread(process, groups)
-        namespace = process.open_namespace("net")
-        try:
-            return _visit(namespace, groups)
-        except ProcessLookupError:
-            raise NoSuchProcess(process.pid) from None
-        finally:
-            os.close(namespace)
+        return await self._open_by_thread(namespace, groups) if self._by_thread else _visit(namespace, groups)
 
-    async def _open_by_thread(self, process: Process, groups: int) -> socket.socket:
+    async def _open_by_thread(self, namespace: int, groups: int) -> socket.socket:
         if self._turns.locked():
             async with asyncio.timeout(TURN_SECONDS):
                 await self._turns.acquire()
@@ -75,7 +64,7 @@ class NetlinkOpener:
             await self._turns.acquire()  # at once
         opened: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
         try:
-            namespace = process.open_namespace("net")
+            namespace = os.dup(namespace)  # the thread's, which may outlive the caller's patience
             try:
                 # Without threading's Thread, which makes us wait until it runs: half the time of it all.
                 _thread.start_new_thread(self._work, (namespace, groups, opened))
@@ -88,8 +77,6 @@ class NetlinkOpener:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 return await opened
-        except ProcessLookupError:
-            raise NoSuchProcess(process.pid) from None
         except BaseException:
             # It may have come when nobody waited any more, and nobody knows of it but us.
             if opened.done() and not opened.cancelled() and opened.exception() is None:
@@ -119,16 +106,6 @@ class NetlinkOpener:
             result.close()
         else:
             opened.set_result(result)
-
-
-def namespace_of(opened: socket.socket) -> tuple[int, int]:
-    """Device and inode of the network namespace that a socket is in, as Process.namespace() gives them."""
-    namespace = fcntl.ioctl(opened, _SIOCGSKNS)
-    try:
-        status = os.fstat(namespace)
-    finally:
-        os.close(namespace)
-    return status.st_dev, status.st_ino
 
 
 def _visit(namespace: int, groups: int) -> socket.socket:

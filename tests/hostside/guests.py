@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Guests that the host cannot look into: at the other end of a veth, or of a tap. The host is a network namespace."""
 
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from resolver.host.netns import NetlinkOpener
+from resolver.host.process import Process
 from tests.hostside.worlds import in_net, sleeper
 from tests.lab.processes import end
 from tests.lab.waiting import Lines
@@ -19,6 +23,15 @@ print("attached", flush=True)
 for line in sys.stdin:
     os.write(fd, bytes.fromhex(line))
 """
+
+
+async def netlink_in(process: Process, groups: int, opener: NetlinkOpener | None = None) -> socket.socket:
+    """A socket in the process's network namespace, as NetlinkOpener.open() gives it."""
+    namespace = process.open_namespace("net")
+    try:
+        return await (opener or NetlinkOpener()).open(namespace, groups)
+    finally:
+        os.close(namespace)
 
 
 def index(pid: int, name: str) -> int:

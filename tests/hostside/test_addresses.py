@@ -26,6 +26,7 @@ from resolver.host.addresses import GROUPS, AddressWatcher
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
 from resolver.host.readable import Readable
+from tests.hostside.guests import netlink_in
 from tests.hostside.wire import address, attribute
 from tests.hostside.worlds import in_net, needs_root, sleeper
 from tests.lab.waiting import wait_for
@@ -82,7 +83,7 @@ def watching(guest: Process, test: Callable[[AddressWatcher, Seen], Coroutine[An
         readable = Readable()
         watcher = AddressWatcher("web", readable, seen)
         try:
-            watcher.follow(await NetlinkOpener().open(guest, GROUPS))
+            watcher.follow(await netlink_in(guest, GROUPS))
             await test(watcher, seen)
         finally:
             watcher.close()
@@ -350,7 +351,7 @@ def test_closing_from_within_a_call(guest: Process) -> None:
 
         readable = Readable()
         watcher = AddressWatcher("web", readable, on_change)
-        watcher.follow(await NetlinkOpener().open(guest, 0))
+        watcher.follow(await netlink_in(guest, 0))
         async with asyncio.timeout(5):
             await closed.wait()
         watcher.close()
@@ -378,12 +379,12 @@ def test_a_kernel_that_hangs_costs_a_second_and_a_thread(guest: Process, monkeyp
         opener = NetlinkOpener(by_thread=True)
         for _ in range(netns.OPENING_MAX + 3):
             with pytest.raises(TimeoutError):
-                await opener.open(guest, 0)
+                await netlink_in(guest, 0, opener)
         assert len(threads) == netns.OPENING_MAX
         go_on.set()
         monkeypatch.setattr(netns, "TURN_SECONDS", 5)
         monkeypatch.setattr(netns, "OPEN_SECONDS", 5)
-        (await opener.open(guest, 0)).close()
+        (await netlink_in(guest, 0, opener)).close()
         # What came too late is closed.
         await eventually(lambda: not any(os.path.exists(f"/proc/self/task/{thread}") for thread in threads))
         await asyncio.sleep(0)
@@ -395,7 +396,7 @@ def test_a_kernel_that_hangs_costs_a_second_and_a_thread(guest: Process, monkeyp
 @pytest.mark.parametrize("by_thread", [False, True])
 def test_the_socket_is_the_guests_and_nobody_stays_there(guest: Process, by_thread: bool) -> None:
     async def run() -> None:
-        with await NetlinkOpener(by_thread).open(guest, 0) as opened:
+        with await netlink_in(guest, 0, NetlinkOpener(by_thread)) as opened:
             namespace = fcntl.ioctl(opened, SIOCGSKNS)
             assert os.fstat(namespace).st_ino == guest.namespace("net")[1]
             os.close(namespace)

@@ -13,9 +13,9 @@ import pytest
 from resolver.host.addresses import GROUPS, AddressWatcher
 from resolver.host.links import MASTERS_MAX, HostLinks
 from resolver.host.netlink import Link
-from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
 from resolver.host.readable import Readable
+from tests.hostside.guests import netlink_in
 from tests.hostside.worlds import PROJECT, in_net, needs_root, sleeper
 
 pytestmark = needs_root
@@ -29,7 +29,7 @@ def host() -> Iterator[Process]:
 
 @pytest.fixture
 def links(host: Process) -> Iterator[HostLinks]:
-    links = HostLinks(asyncio.run(NetlinkOpener().open(host, 0)))
+    links = HostLinks(asyncio.run(netlink_in(host, 0)))
     yield links
     links.close()
 
@@ -51,7 +51,7 @@ def peers(guest: Process) -> tuple[tuple[int, int], ...]:
     async def run() -> tuple[tuple[int, int], ...]:
         readable = Readable()
         watcher = AddressWatcher("web", readable, lambda _: None)
-        watcher.follow(await NetlinkOpener().open(guest, GROUPS))
+        watcher.follow(await netlink_in(guest, GROUPS))
         async with asyncio.timeout(5):
             await watcher.known.wait()
         watcher.close()
@@ -135,7 +135,7 @@ def test_peers_follow_the_guests_links(host: Process) -> None:
             news = asyncio.Event()
             readable = Readable()
             watcher = AddressWatcher("web", readable, lambda _: news.set())
-            watcher.follow(await NetlinkOpener().open(guest, GROUPS))
+            watcher.follow(await netlink_in(guest, GROUPS))
             try:
                 async with asyncio.timeout(5):
                     await news.wait()

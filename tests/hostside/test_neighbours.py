@@ -21,9 +21,8 @@ from resolver.host import port as port_module
 from resolver.host.neighbourhood import Neighbourhood
 from resolver.host.neighbours import GROUPS, NeighbourWatcher
 from resolver.host.netlink import RTM_DELLINK, RTM_NEWLINK, RTM_NEWNEIGH, Link, Message, Neighbour
-from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
-from tests.hostside.guests import VethGuest, add_bridge, index, tap_guest, veth_guest
+from tests.hostside.guests import VethGuest, add_bridge, index, netlink_in, tap_guest, veth_guest
 from tests.hostside.worlds import in_net, needs_root, sleeper
 
 pytestmark = needs_root
@@ -57,7 +56,7 @@ class Watch:
         self.watcher: NeighbourWatcher
 
     async def open(self) -> None:
-        self.watcher = NeighbourWatcher(self._on_change, await NetlinkOpener().open(self.host, GROUPS))
+        self.watcher = NeighbourWatcher(self._on_change, await netlink_in(self.host, GROUPS))
 
     def _on_change(self, names: set[str]) -> None:
         self.calls.append(names)

@@ -18,14 +18,13 @@ import pytest
 
 from resolver.core.machine import Address, AddressSource
 from resolver.host.neighbours import GROUPS
-from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
 from resolver.leases.dnsmasq import parse_dnsmasq
 from resolver.leases.objects import parse_libvirt
 from resolver.leases.places import Place, dnsmasq_places
 from resolver.outside import OutsideAddresses
 from tests.hostside.dhcp_client import DHCP_CLIENT
-from tests.hostside.guests import VethGuest, add_bridge, tap_guest, veth_guest
+from tests.hostside.guests import VethGuest, add_bridge, netlink_in, tap_guest, veth_guest
 from tests.hostside.worlds import in_net, needs_root, sleeper
 from tests.lab.processes import end
 from tests.lab.waiting import wait_for
@@ -82,7 +81,7 @@ def watching(host: int, places: list[Place], test: Callable[[Watch], Coroutine[A
         watch = Watch()
         with Process.open(host) as process:
             watch.outside = OutsideAddresses(
-                watch.on_change, await NetlinkOpener().open(process, GROUPS), places)
+                watch.on_change, await netlink_in(process, GROUPS), places)
             try:
                 await asyncio.wait_for(watch.outside.known(), 5)
                 await test(watch)

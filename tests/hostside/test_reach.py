@@ -12,9 +12,9 @@ from resolver.core.machine import Address
 from resolver.host import netlink
 from resolver.host.host_watcher import _GROUPS, change_of
 from resolver.host.links import HostLinks
-from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
 from resolver.host.reach import NETWORKS_MAX, HostChange, Prefix, Reach
+from tests.hostside.guests import netlink_in
 from tests.hostside.worlds import in_net, needs_root, sleeper
 
 pytestmark = needs_root
@@ -30,8 +30,8 @@ class Host:
                 *(f"link set {name} up" for name in ("br0", "ve-web", "host0", "up0", "up1")),
                 "address add 10.0.0.1/24 dev br0", "address add 192.0.2.1/24 dev up0",
                 "route add default via 10.0.0.254")
-        self.links = HostLinks(asyncio.run(NetlinkOpener().open(process, 0)))
-        self._events = asyncio.run(NetlinkOpener().open(process, _GROUPS))
+        self.links = HostLinks(asyncio.run(netlink_in(process, 0)))
+        self._events = asyncio.run(netlink_in(process, _GROUPS))
 
     def close(self) -> None:
         self.links.close()
