@@ -7,8 +7,8 @@ So these are asked for, kept and judged once.
 
 import os
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from socket import socket
+from typing import NamedTuple
 
 from resolver.core.addresses import Verdict
 from resolver.core.machine import Address, ChosenAddress
@@ -23,8 +23,7 @@ Key = tuple[int, int]
 """Device and inode of a namespace (namespaces(7)): no other has these while the watcher's socket keeps it alive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """What became of a machine's addresses."""
 
     addresses: tuple[Address, ...] = ()

@@ -14,9 +14,8 @@ done.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from resolver.core.machine import Address, ChosenAddress
 
@@ -95,8 +94,7 @@ REASONS: Mapping[Reason, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What became of an address. `scope_id` is the host's interface to reach it through, 0 where routing tells."""
 
     address: Address

@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from resolver.core.idmap import IdMap
 
@@ -20,8 +21,7 @@ class MachineClass(StrEnum):
         return {"container": "Container", "vm": "Virtual Machine", "host": "Host"}[self.value]
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessId:
+class ProcessId(NamedTuple):
     """A process that cannot be taken for another one that got its number later.
 
     `pidfd_id` is the inode number of its pidfd (pidfs, Linux 6.9), else None. `start_time` is field 22 of
@@ -46,8 +46,7 @@ class AddressSource(StrEnum):
     """A DHCP server on this host."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """An address of a machine.
 
     `family` is AF_INET or AF_INET6 in Linux' numbers, `packed` 4 or 16 bytes in network order, `scope` RT_SCOPE_*
@@ -63,8 +62,7 @@ class Address:
     source: AddressSource = AddressSource.GUEST
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenAddress:
+class ChosenAddress(NamedTuple):
     """An address that look-ups give.
 
     `scope_id` is the host's interface index to reach it through, 0 where routing tells. A `scoped` one is of no use

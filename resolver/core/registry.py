@@ -6,11 +6,10 @@ can have. A change to one machine can change the entries of others: ids and addr
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from resolver.core.claims import Claims, ExtentClaims
 from resolver.core.errors import MachineExists, NoSuchMachine
-from resolver.core.frozen import but
 from resolver.core.idmap import Extent, to_host
 from resolver.core.machine import ChosenAddress, Machine
 from resolver.core.names import name_key, short_label
@@ -20,8 +19,7 @@ MACHINES_MAX = 65536
 """Registered at once; systemd-machined's own limit. Each costs a few descriptors and kilobytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What readers see of a machine.
 
     `uid_extents` and `gid_extents` are the parts of its maps that it owns. `addresses` are its chosen ones;
@@ -43,8 +41,7 @@ class Entry:
         return name_key(self.machine.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One entry that is not what it was. `before` is None for a new machine, `after` for one that is gone."""
 
     before: Entry | None
@@ -147,7 +144,7 @@ class Registry:
         if any(getattr(machine, name) != getattr(old, name) for name in ("name", "leader", "unit", "alias")):
             raise ValueError("name, leader, unit and alias of a registered machine never change")
         heirs = self._move_addresses(before.key, old.chosen, machine.chosen)
-        after = but(before, machine=machine)
+        after = before._replace(machine=machine)
         if (machine.uid_map, machine.gid_map) != (old.uid_map, old.gid_map):
             heirs.update(self._release_ids(before))
             after = self._claim_ids_again(after)
@@ -190,10 +187,10 @@ class Registry:
         alias = machine.alias if has_alias else ""
         addresses = tuple(
             address if not address.reverse or self._addresses.owner((address.family, address.packed)) == key
-            else but(address, reverse=False) for address in machine.chosen)
+            else address._replace(reverse=False) for address in machine.chosen)
         after = change.after
         if (alias, addresses) != (after.alias, after.addresses):
-            after = but(after, alias=alias, addresses=addresses)
+            after = after._replace(alias=alias, addresses=addresses)
         self._entries[key] = after
         return Change(change.before, after)
 
@@ -225,7 +222,7 @@ class Registry:
 
     def _claim_ids_again(self, entry: Entry) -> Entry:
         uids, gids, contested = self._claim_ids(entry.key, entry.machine)
-        return but(entry, uid_extents=uids, gid_extents=gids, contested=contested)
+        return entry._replace(uid_extents=uids, gid_extents=gids, contested=contested)
 
     def _release_ids(self, entry: Entry) -> dict[str, None]:
         self._uids.release(entry.uid_extents)

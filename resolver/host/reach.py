@@ -2,7 +2,7 @@
 """The host's way to one machine, asked of the kernel; and which changes of the host may lead to other answers."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from resolver.core.addresses import AF_INET, AF_INET6, Way
 from resolver.core.machine import Address, AddressSource
@@ -20,8 +20,7 @@ time, a routing daemon is at work, and everything may have changed."""
 _BITS = {AF_INET: 32, AF_INET6: 128}
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(NamedTuple):
     """A network that a route of the host's is for, and the interface it leads out of, 0 where it is not the only one.
 
     `number` is the address as a big-endian number, without the bits behind the prefix.
@@ -47,8 +46,7 @@ class Prefix:
         return family == self.family and (number ^ self.number) >> _BITS[family] - self.length == 0
 
 
-@dataclass(frozen=True, slots=True)
-class HostChange:
+class HostChange(NamedTuple):
     """What changed of the host's: links and addresses by interface, routes by network; or too much to be told apart."""
 
     interfaces: frozenset[int] = frozenset()
@@ -62,8 +60,7 @@ class HostChange:
         return HostChange(self.interfaces | other.interfaces, networks)
 
 
-@dataclass(frozen=True, slots=True)
-class Concern:
+class Concern(NamedTuple):
     """What the host was asked about one machine: a change of that may lead to other answers."""
 
     asked: tuple[tuple[int, int], ...]

@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,16 +59,16 @@ def test_another_identity_is_not_believed(child: int, have_ids: bool, change: di
         identity = process.identity()
     before = fds()
     with pytest.raises(NoSuchProcess):
-        Process.from_identity(replace(identity, **change))  # type: ignore[arg-type]
+        Process.from_identity(identity._replace(**change))  # type: ignore[arg-type]
     assert fds() == before
 
 
 def test_start_time_counts_where_one_side_has_no_pidfd_id(child: int) -> None:
     with Process.open(child) as process:
-        identity = replace(process.identity(), pidfd_id=None)
+        identity = process.identity()._replace(pidfd_id=None)
     Process.from_identity(identity).close()
     with pytest.raises(NoSuchProcess):  # the start time alone proves nothing
-        Process.from_identity(replace(identity, boot_id=None))
+        Process.from_identity(identity._replace(boot_id=None))
 
 
 @needs_root

@@ -243,7 +243,7 @@ def test_a_pidfd_id_is_what_counts(files: StateFiles, public: Path, leader: Proc
 def test_an_older_kernel_falls_back_on_the_start_time(files: StateFiles, web: Machine, private: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "have_pidfd_ids", lambda: False)
-    files.save(replace(web, leader=replace(web.leader, pidfd_id=None)))
+    files.save(replace(web, leader=web.leader._replace(pidfd_id=None)))
     ((machine,), _, _) = files.load()
     assert machine.leader.pidfd_id is None
     Process.from_identity(machine.leader).close()

@@ -169,7 +169,7 @@ STEPS = (table_file.TableFile.create, table_file.TableFile.appear, table_file.Ta
 def test_killed_at_each_step_misleads_no_reader(path: Path, act: str) -> None:
     """Not even one that has mapped the file which was to be replaced, and has looked at the path a moment ago."""
     # Not for reverse look-ups, which only the first of the machines would have.
-    old, new = (replace(address, reverse=False) for address in ADDRESSES[:2])
+    old, new = (address._replace(reverse=False) for address in ADDRESSES[:2])
     registry = Registry()
     for number in range(60):
         registry.add(machine(f"m{number}", number + 2, chosen=(old,)))
