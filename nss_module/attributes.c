@@ -4,19 +4,15 @@
 #include <linux/netlink.h>
 #include <string.h>
 
-static struct attribute *place_for(struct attribute *found, int32_t count, uint32_t type)
+/* How many types below this one are wanted. */
+static uint32_t place_of(uint64_t wanted, uint32_t type)
 {
-    int32_t i = 0;
-
-    while (i < count && found[i].type != type)
-        i++;
-    return &found[i];
+    return (uint32_t)__builtin_popcountll(wanted & ((UINT64_C(1) << type) - 1));
 }
 
 int32_t attributes_find(const uint8_t *payload, uint32_t size, uint32_t at, uint64_t wanted, struct attribute *found)
 {
-    int32_t count = 0;
-
+    memset(found, 0, (size_t)__builtin_popcountll(wanted) * sizeof *found);
     while (at <= size && size - at >= sizeof(struct nlattr)) {
         struct nlattr header;
 
@@ -26,14 +22,9 @@ int32_t attributes_find(const uint8_t *payload, uint32_t size, uint32_t at, uint
 
         const uint32_t type = header.nla_type & NLA_TYPE_MASK;
 
-        if (type < ATTRIBUTE_TYPES && (wanted >> type & 1) != 0) {
-            struct attribute *place = place_for(found, count, type);
-
-            if (place == &found[count])
-                count++;
-            *place = (struct attribute){type, at + (uint32_t)sizeof header, header.nla_len - (uint32_t)sizeof header};
-        }
+        if (type < ATTRIBUTE_TYPES && (wanted >> type & 1) != 0)
+            found[place_of(wanted, type)] = (struct attribute){at + (uint32_t)sizeof header, at + header.nla_len};
         at += NLA_ALIGN((uint32_t)header.nla_len);
     }
-    return count;
+    return 0;
 }

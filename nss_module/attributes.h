@@ -11,13 +11,13 @@
 #define ATTRIBUTE_TYPES 64       /* those that can be wanted */
 
 struct attribute {
-    uint32_t type;               /* without the flags NLA_F_NESTED and NLA_F_NET_BYTEORDER */
-    uint32_t at;                 /* of its value: bytes from the start of the payload */
-    uint32_t length;             /* of its value */
+    uint32_t at;                 /* its value's first byte, counted from the start of the payload; 0: not there */
+    uint32_t end;                /* the first byte behind its value */
 };
 
-/* From `at` on, those whose bit is set in `wanted`; of a type that is there twice the last. How many were written to
- * `found`, which has room for ATTRIBUTE_TYPES, or -1 where one does not fit into what is left. */
+/* From `at` on, those whose bit is set in `wanted`: to `found`, one for each bit, in the order of types, which are taken
+ * without the flags NLA_F_NESTED and NLA_F_NET_BYTEORDER. Of a type that is there twice the last counts. 0, or -1 where
+ * an attribute does not fit into what is left. */
 int32_t attributes_find(const uint8_t *payload, uint32_t size, uint32_t at, uint64_t wanted, struct attribute *found);
 
 /* --- cdef end --- */

@@ -14,7 +14,7 @@ the host's byte order. Written here rather than taken from pyroute2: importing t
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,24 +60,36 @@ _U32 = struct.Struct("=I")
 _S32 = struct.Struct("=i")
 
 
-def _wanted(*types: int) -> int:
-    """As attributes_find() takes it."""
-    return sum(1 << kind for kind in types)
-
-
-_WANTED_OF_ADDRESS = _wanted(_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS)
-_WANTED_OF_LINK = _wanted(_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_LINK_NETNSID)
-_WANTED_OF_LINKINFO = _wanted(_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND)
-_WANTED_OF_ROUTE = _wanted(_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA)
-_WANTED_OF_NEIGHBOUR = _wanted(_NDA_DST, _NDA_LLADDR, _NDA_MASTER)
-_WANTED_OF_NSID = _wanted(_NETNSA_NSID)
-_found = ffi.new("struct attribute[]", lib.ATTRIBUTE_TYPES)  # one for all: it is used between two calls of Python's
-
-_PACKED_LENGTH = {AF_INET: 4, AF_INET6: 16}
-
-
 class NetlinkError(Exception):
     """Bytes that are no rtnetlink."""
+
+
+class Wanted:
+    """The attributes that are of use of a kind of message, in the order of their types."""
+
+    def __init__(self, *types: int) -> None:
+        assert list(types) == sorted(types)
+        self._types = sum(1 << kind for kind in types)
+        self._found = ffi.new("struct attribute[]", len(types))  # of one message after the other
+        self._bytes = ffi.buffer(self._found)
+        self._places = struct.Struct(f"={2 * len(types)}I")
+
+    def find(self, payload: bytes, at: int) -> tuple[int, ...]:
+        """Where each one's value begins and ends in the payload, whose attributes begin at `at`: both 0 where it is not
+        there. The last of a type counts, as in the kernel's nla_parse()."""
+        if lib.attributes_find(payload, len(payload), at, self._types, self._found) < 0:
+            raise NetlinkError("an attribute is longer than what is left, or shorter than its header")
+        return self._places.unpack(self._bytes)
+
+
+_OF_ADDRESS = Wanted(_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS)
+_OF_LINK = Wanted(_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_LINK_NETNSID)
+_OF_LINKINFO = Wanted(_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND)
+_OF_ROUTE = Wanted(_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA)
+_OF_NEIGHBOUR = Wanted(_NDA_DST, _NDA_LLADDR, _NDA_MASTER)
+_OF_NSID = Wanted(_NETNSA_NSID)
+
+_PACKED_LENGTH = {AF_INET: 4, AF_INET6: 16}
 
 
 class AddressEntry(NamedTuple):
@@ -140,6 +152,9 @@ class Route(NamedTuple):
     length: int
 
 
+Body = AddressEntry | Link | Neighbour | Route | int | None
+
+
 class Message(NamedTuple):
     """One message. `body` fits the type; None for those of no interest here.
 
@@ -149,7 +164,7 @@ class Message(NamedTuple):
     type: int
     sequence: int
     interrupted: bool
-    body: AddressEntry | Link | Neighbour | Route | int | None
+    body: Body
 
 
 def dump_request(kind: int, sequence: int) -> bytes:
@@ -189,47 +204,41 @@ def parse(datagram: bytes) -> Iterator[Message]:
         length, kind, flags, sequence, _ = _NLMSGHDR.unpack_from(datagram, at)
         if not _NLMSGHDR.size <= length <= len(datagram) - at:
             raise NetlinkError(f"a message of {length} bytes, where {len(datagram) - at} are left")
-        payload = datagram[at + _NLMSGHDR.size : at + length]
+        read = _BODIES.get(kind)
         try:
-            body = _body(kind, payload)
+            body = None if read is None else read(datagram[at + _NLMSGHDR.size : at + length])
         except struct.error as error:  # from any unpack below: fewer bytes than the struct has
             raise NetlinkError(f"a message of type {kind} is cut short") from error
         yield Message(kind, sequence, bool(flags & NLM_F_DUMP_INTR), body)
         at += _aligned(length)
 
 
-def _body(kind: int, payload: bytes) -> AddressEntry | Link | Neighbour | Route | int | None:
-    if kind in (RTM_NEWADDR, RTM_DELADDR):
-        return _address(payload)
-    if kind in (RTM_NEWLINK, RTM_DELLINK):
-        return _link(payload)
-    if kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
-        return _neighbour(payload)
-    if kind == NLMSG_ERROR:
-        return -int(_S32.unpack_from(payload)[0])
-    if kind == NLMSG_DONE:  # older kernels leave the errno out
-        return -int(_S32.unpack_from(payload)[0]) if payload else 0
-    if kind in (RTM_NEWROUTE, RTM_DELROUTE):
-        return _route(payload)
-    if kind == RTM_NEWNSID:
-        nsid = _attributes(payload, _RTGENMSG.size, _WANTED_OF_NSID).get(_NETNSA_NSID)
-        return -1 if nsid is None else int(_S32.unpack_from(nsid)[0])
-    return None
+def _errno(payload: bytes) -> int:
+    return -int(_S32.unpack_from(payload)[0])
+
+
+def _done(payload: bytes) -> int:
+    return _errno(payload) if payload else 0  # older kernels leave it out
+
+
+def _nsid(payload: bytes) -> int:
+    nsid = _number(payload, *_OF_NSID.find(payload, _RTGENMSG.size))
+    return -1 if nsid is None else nsid
 
 
 def _address(payload: bytes) -> AddressEntry | None:
     family, prefix_length, flags, scope, index = _IFADDRMSG.unpack_from(payload)
     if family not in _PACKED_LENGTH:
         return None
-    attributes = _attributes(payload, _IFADDRMSG.size, _WANTED_OF_ADDRESS)
+    peer_at, peer_end, own_at, own_end, flags_at, flags_end = _OF_ADDRESS.find(payload, _IFADDRMSG.size)
     # On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL our own; IPv6 without a peer has IFA_ADDRESS
     # alone (the comment in linux/if_addr.h).
-    peer = attributes.get(_IFA_ADDRESS, b"")
-    packed = attributes.get(_IFA_LOCAL, peer)
+    peer = payload[peer_at:peer_end]
+    packed = payload[own_at:own_end] if own_at else peer
     if len(packed) != _PACKED_LENGTH[family]:
         raise NetlinkError(f"an address of {len(packed)} bytes in family {family}")
-    if _IFA_FLAGS in attributes:  # the field has 8 bits, and flags have outgrown it
-        (flags,) = _U32.unpack_from(attributes[_IFA_FLAGS])
+    if flags_at:  # the field has 8 bits, and flags have outgrown it
+        flags = (_number(payload, flags_at, flags_end) or 0) & 0xFFFFFFFF
     # IPv4 may have one address twice, with two prefixes or two peers. IPv6 may not, and changes the peer in place.
     key = (index, family, packed, prefix_length, peer) if family == AF_INET else (index, family, packed, 0, b"")
     return AddressEntry(key, Address(family, packed, index, scope, flags))
@@ -239,17 +248,22 @@ def _link(payload: bytes) -> Link | None:
     family, _, index, _, _ = _IFINFOMSG.unpack_from(payload)
     if family != 0:  # AF_BRIDGE's RTM_DELLINK means that a port left its bridge, not that the link is gone
         return None
-    attributes = _attributes(payload, _IFINFOMSG.size, _WANTED_OF_LINK)
-    info = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0, _WANTED_OF_LINKINFO)
+    (hardware_at, hardware_end, name_at, name_end, link_at, link_end, master_at, master_end, info_at, info_end, nsid_at,
+     nsid_end) = _OF_LINK.find(payload, _IFINFOMSG.size)
+    kind = port_kind = ""
+    if info_at:
+        info = payload[info_at:info_end]
+        kind_at, kind_end, port_at, port_end = _OF_LINKINFO.find(info, 0)
+        kind, port_kind = _text(info[kind_at:kind_end]), _text(info[port_at:port_end])
     return Link(
         index,
-        _text(attributes.get(_IFLA_IFNAME, b"")),
-        _number(attributes, _IFLA_MASTER) or 0,
-        _text(info.get(_IFLA_INFO_SLAVE_KIND, b"")),
-        _number(attributes, _IFLA_LINK) or 0,
-        _number(attributes, _IFLA_LINK_NETNSID),
-        _text(info.get(_IFLA_INFO_KIND, b"")),
-        attributes.get(_IFLA_ADDRESS, b""),
+        _text(payload[name_at:name_end]),
+        _number(payload, master_at, master_end) or 0,
+        port_kind,
+        _number(payload, link_at, link_end) or 0,
+        _number(payload, nsid_at, nsid_end),
+        kind,
+        payload[hardware_at:hardware_end],
     )
 
 
@@ -257,38 +271,37 @@ def _route(payload: bytes) -> Route | None:
     family, length, kind = _RTMSG.unpack_from(payload)
     if family not in _PACKED_LENGTH:
         return None
-    attributes = _attributes(payload, _RTMSG.size, _WANTED_OF_ROUTE)
-    destination = attributes.get(_RTA_DST, bytes(_PACKED_LENGTH[family]))
+    (destination_at, destination_end, interface_at, interface_end, gateway_at, _, multipath_at, _, via_at,
+     _) = _OF_ROUTE.find(payload, _RTMSG.size)
+    destination = payload[destination_at:destination_end] if destination_at else bytes(_PACKED_LENGTH[family])
     if len(destination) != _PACKED_LENGTH[family] or length > 8 * len(destination):
         raise NetlinkError(f"a route to {len(destination)} bytes, {length} bits of them, in family {family}")
-    gateway = any(attribute in attributes for attribute in (_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH))
-    return Route(kind, _number(attributes, _RTA_OIF) or 0, gateway, family, destination, length)
+    gateway = bool(gateway_at or multipath_at or via_at)
+    return Route(kind, _number(payload, interface_at, interface_end) or 0, gateway, family, destination, length)
 
 
 def _neighbour(payload: bytes) -> Neighbour | None:
     family, interface, state, flags, _ = _NDMSG.unpack_from(payload)
     if family not in _PACKED_LENGTH and family != AF_BRIDGE:
         return None
-    attributes = _attributes(payload, _NDMSG.size, _WANTED_OF_NEIGHBOUR)
+    (destination_at, destination_end, hardware_at, hardware_end, master_at,
+     master_end) = _OF_NEIGHBOUR.find(payload, _NDMSG.size)
     destination = b""
     if family != AF_BRIDGE:  # a forwarding table of VXLAN has one too: the host where the MAC is
-        destination = attributes.get(_NDA_DST, b"")
+        destination = payload[destination_at:destination_end]
         if len(destination) != _PACKED_LENGTH[family]:
             raise NetlinkError(f"a neighbour of {len(destination)} bytes in family {family}")
-    return Neighbour(family, interface, state, flags, destination, attributes.get(_NDA_LLADDR, b""),
-                     _number(attributes, _NDA_MASTER) or 0)
+    return Neighbour(family, interface, state, flags, destination, payload[hardware_at:hardware_end],
+                     _number(payload, master_at, master_end) or 0)
 
 
-def _attributes(payload: bytes, at: int, wanted: int) -> dict[int, bytes]:
-    """Values by type, of those that are wanted; the last of a type counts, as in the kernel's nla_parse()."""
-    count = lib.attributes_find(payload, len(payload), at, wanted, _found)
-    if count < 0:
-        raise NetlinkError("an attribute is longer than what is left, or shorter than its header")
-    return {found.type: payload[found.at : found.at + found.length] for found in _found[0:count]}
-
-
-def _number(attributes: dict[int, bytes], kind: int) -> int | None:
-    return int(_S32.unpack_from(attributes[kind])[0]) if kind in attributes else None
+def _number(payload: bytes, at: int, end: int) -> int | None:
+    """The value there, None where the attribute is not there."""
+    if at == 0:
+        return None
+    if end - at < _S32.size:
+        raise NetlinkError(f"a number of {end - at} bytes")
+    return int(_S32.unpack_from(payload, at)[0])
 
 
 def _text(value: bytes) -> str:
@@ -309,3 +322,9 @@ def _message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
 
 def _aligned(length: int) -> int:
     return (length + 3) & ~3
+
+
+_BODIES: Mapping[int, Callable[[bytes], Body]] = {
+    RTM_NEWADDR: _address, RTM_DELADDR: _address, RTM_NEWLINK: _link, RTM_DELLINK: _link, RTM_NEWROUTE: _route,
+    RTM_DELROUTE: _route, RTM_NEWNEIGH: _neighbour, RTM_DELNEIGH: _neighbour, RTM_NEWNSID: _nsid, NLMSG_ERROR: _errno,
+    NLMSG_DONE: _done}

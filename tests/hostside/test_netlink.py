@@ -41,6 +41,15 @@ def test_long_flags_overrule_the_short_field() -> None:
     assert address_of(address(10, attribute(1, V6), attribute(8, struct.pack("=I", 0x340)), flags=0x80)).flags == 0x340
 
 
+@pytest.mark.parametrize("data", [
+    address(2, attribute(1, V4), attribute(8, b"\x80\0"), attribute(3, b"e0\0")),
+    link(attribute(3, b"ve-web\0"), attribute(10, b"\x09\0"), attribute(37, struct.pack("=i", 0))),
+])
+def test_a_number_ends_with_its_attribute(data: bytes) -> None:
+    with pytest.raises(NetlinkError):
+        list(parse(data))
+
+
 def test_keys_tell_apart_what_the_kernel_keeps_apart() -> None:
     def key(data: bytes) -> object:
         (only,) = parse(data)
