@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Callable, Collection
+from functools import lru_cache
 
 from resolver.core.errors import InvalidArgument
 
@@ -18,6 +19,9 @@ LABEL_MAX = 17
 LABEL_HASH_DIGITS = 5
 """Base 36: 60 million values, so that two long names meet by chance on no real host."""
 
+KEYS_KEPT = 256
+"""Names whose keys are remembered: a registration asks for its machine's twenty times."""
+
 _DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _NOT_IN_LABEL = re.compile(r"[^a-z0-9]+")
 _LOCALHOST = re.compile(r"(?:.*\.)?localhost(?:\.localdomain[46]?)?")
@@ -25,6 +29,7 @@ _DECORATED = re.compile(r"(?:qemu|lxc|ch)-[0-9]+-(?P<name>.+)")  # libvirt's dri
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
+@lru_cache(KEYS_KEPT)
 def name_key(name: str) -> str:
     """The form in which names compare: `Web`, `web` and `web.` are one machine. Total: any text has a key."""
     key = name.removesuffix(".")

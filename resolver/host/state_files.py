@@ -244,6 +244,9 @@ def _create(path: str, mode: int) -> int:
 
 
 def _link(directory: Path, link: str, name: str) -> None:
+    with suppress(FileExistsError):
+        os.symlink(name, f"{directory}/{link}")
+        return
     temporary = f"{directory}/{_TEMPORARY}"
     try:
         os.symlink(name, temporary)
