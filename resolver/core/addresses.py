@@ -198,9 +198,12 @@ def _unusable(address: Address) -> Reason | None:
         return Reason.LOOPBACK
     if not is_unicast(address):
         return Reason.NOT_UNICAST
-    return next((reason for flag, reason in _UNUSABLE.items() if address.flags & flag), None)
+    if address.flags & _UNUSABLE_FLAGS:
+        return next(reason for flag, reason in _UNUSABLE.items() if address.flags & flag)
+    return None
 
 
+_UNUSABLE_FLAGS = _IFA_F_DADFAILED | _IFA_F_TENTATIVE | _IFA_F_DEPRECATED
 _UNUSABLE = {_IFA_F_DADFAILED: Reason.DUPLICATE, _IFA_F_TENTATIVE: Reason.TENTATIVE,
              _IFA_F_DEPRECATED: Reason.DEPRECATED}
 

@@ -82,7 +82,8 @@ class _State:
         body = message.body
         if isinstance(body, netlink.AddressEntry):
             wanted = message.type == netlink.RTM_NEWADDR
-            if wanted and body.key not in self.addresses and self._leads_out(body.address.ifindex):
+            if (wanted and len(self.addresses) >= ADDRESSES_KEPT_MAX and body.key not in self.addresses
+                    and self._leads_out(body.address.ifindex)):
                 self._make_room()
             self._set(self.addresses, body.key, body.address if wanted else None, ADDRESSES_KEPT_MAX)
         elif isinstance(body, netlink.Link):
@@ -104,12 +105,11 @@ class _State:
     def _make_room(self) -> None:
         """For an address on a link of the host's, at the cost of one on a link that leads nowhere: events tell of those
         before a dump tells of the others."""
-        if len(self.addresses) >= ADDRESSES_KEPT_MAX:
-            for key, address in self.addresses.items():
-                if not self._leads_out(address.ifindex):
-                    del self.addresses[key]
-                    self.incomplete = True
-                    return
+        for key, address in self.addresses.items():
+            if not self._leads_out(address.ifindex):
+                del self.addresses[key]
+                self.incomplete = True
+                return
 
     def _set(self, entries: dict[_K, _V], key: _K, value: _V | None, maximum: int) -> None:
         if value is None:
@@ -139,7 +139,7 @@ class _Dump:
             self.spoiled = True
 
     def apply(self, message: netlink.Message) -> None:
-        if _key(message) not in self._told_by_events:
+        if not self._told_by_events or _key(message) not in self._told_by_events:
             self.state.apply(message)
 
 

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The host's side of a machine's links: through which of the host's interfaces its link-local addresses are reached."""
 
-import os
 import socket
 from collections.abc import Iterable, Iterator
 
 from resolver.core.machine import Address
 from resolver.host import netlink
 from resolver.host.netns import netlink_socket
-from resolver.host.process import Process
+from resolver.host.process import NoSuchProcess, Process
 
 MASTERS_MAX = 4
 """A port of a bond that is a port of a bridge is two; the kernel allows eight (MAX_NEST_DEV)."""
@@ -98,11 +97,9 @@ class HostLinks:
 
     def _nsid(self, process: Process) -> int:
         """Which id the host's network namespace has for the process's, -1 for none."""
-        fd = process.open_namespace("net")
-        try:
-            body = self._ask(netlink.nsid_request(fd, self._next()))
-        finally:
-            os.close(fd)
+        body = self._ask(netlink.nsid_request(process.pid, self._next()))
+        if process.exited():  # the number may have been another's when it was asked about
+            raise NoSuchProcess(process.pid)
         return body if isinstance(body, int) else -1
 
     def _next(self) -> int:

@@ -45,7 +45,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5,
 _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 29, 37
 _IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND = 1, 4
 _NDA_DST, _NDA_LLADDR, _NDA_MASTER = 1, 2, 9
-_NETNSA_NSID, _NETNSA_FD = 1, 3
+_NETNSA_NSID, _NETNSA_PID = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 9, 18
 _RTEXT_FILTER_SKIP_STATS = 8
 
@@ -184,9 +184,9 @@ def link_request(index: int, sequence: int) -> bytes:
     return _message(RTM_GETLINK, NLM_F_REQUEST, sequence, _IFINFOMSG.pack(0, 0, index, 0, 0) + _without_statistics())
 
 
-def nsid_request(fd: int, sequence: int) -> bytes:
-    """Ask which id the socket's network namespace has for the one that `fd` is open on."""
-    return _message(RTM_GETNSID, NLM_F_REQUEST, sequence, _RTGENMSG.pack(0) + _attribute(_NETNSA_FD, _U32.pack(fd)))
+def nsid_request(pid: int, sequence: int) -> bytes:
+    """Ask which id the socket's network namespace has for the one that the process is in."""
+    return _message(RTM_GETNSID, NLM_F_REQUEST, sequence, _RTGENMSG.pack(0) + _attribute(_NETNSA_PID, _U32.pack(pid)))
 
 
 def route_request(family: int, packed: bytes, sequence: int) -> bytes:
