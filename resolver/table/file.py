@@ -33,6 +33,9 @@ class SectionShape(NamedTuple):
         return self.records * scale
 
 
+LINE = 64
+"""Sections begin where a line of the processor's cache does: of the smaller records, none then lies in two."""
+
 # Of a machine: its name, its label and an alias; a few addresses and extents. Buckets: about one a name or address.
 SECTIONS = (
     SectionShape.of("machines", "struct machine_record", 64),
@@ -46,10 +49,22 @@ SECTIONS = (
 )
 
 
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _lay_out(scale: int) -> tuple[dict[str, int], int]:
+    """Where each section of a slot begins, and where the last one ends, in bytes from the start of the slot."""
+    offsets, end = {}, int(ffi.sizeof("struct slot_header"))
+    for shape in SECTIONS:
+        offsets[shape.field] = _round_up(end, LINE)
+        end = offsets[shape.field] + shape.capacity(scale) * shape.record_size
+    return offsets, end
+
+
 def slot_size(scale: int) -> int:
     """Bytes of a slot at a scale: its header and sections, rounded up to whole pages."""
-    size = int(ffi.sizeof("struct slot_header")) + sum(s.capacity(scale) * s.record_size for s in SECTIONS)
-    return -(-size // lib.TABLE_PAGE) * lib.TABLE_PAGE
+    return _round_up(_lay_out(scale)[1], lib.TABLE_PAGE)
 
 
 def file_size(scale: int) -> int:
@@ -185,11 +200,7 @@ class TableFile:
 
     def offsets(self) -> dict[str, int]:
         """Where each section begins, in bytes from the start of a slot."""
-        offsets, offset = {}, int(ffi.sizeof("struct slot_header"))
-        for shape in SECTIONS:
-            offsets[shape.field] = offset
-            offset += shape.capacity(self.scale) * shape.record_size
-        return offsets
+        return _lay_out(self.scale)[0]
 
     def _lay_out(self, number: int) -> None:
         header = ffi.cast("struct slot_header *", self.slot(number))
