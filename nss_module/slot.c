@@ -56,9 +56,9 @@ static bool bucket_head(const struct records *buckets, uint32_t hash, uint32_t *
     return true;
 }
 
-/* Asks for the lines of the processor's cache that these records lie in, and does not wait for them. Nothing is read, so
- * it matters to no answer whether they are the right ones. (Inline: gcc takes a function that does only this for one that
- * does nothing, and leaves out the call.) */
+/* Asks for the lines of the processor's cache that these records lie in, and does not wait for them. Nothing is read,
+ * so it matters to no answer whether they are the right ones. (Inline: gcc takes a function that does only this for one
+ * that does nothing, and leaves out the call.) */
 static inline __attribute__((always_inline)) void fetch(const struct records *records, uint32_t index, uint32_t count)
 {
     if (index >= records->capacity || count > records->capacity - index)
@@ -71,8 +71,8 @@ static inline __attribute__((always_inline)) void fetch(const struct records *re
     __builtin_prefetch(last);
 }
 
-/* What a name leads to lies at places that follow from the name's own, where the writer had the choice: table.h, Places.
- * So all of it is on its way while the name is compared, instead of one thing after the other. */
+/* What a name leads to lies at places that follow from the name's own, where the writer had the choice: table.h,
+ * Places. So all of it is on its way while the name is compared, instead of one thing after the other. */
 static inline __attribute__((always_inline)) void fetch_places(const struct slot *slot, uint32_t name, unsigned kinds)
 {
     struct records machines, addresses, extents;

@@ -27,8 +27,8 @@
  * machine m: record m for its own name, records ADDRESSES_AT * m and following for its first ADDRESSES_AT addresses,
  * record EXTENTS_AT * m for its first uid extent and the next one for its first gid extent; and it begins each section
  * where a line of the processor's cache begins. Where such a record is taken, or more are needed, others serve. So a
- * reader who comes from a name can have the processor fetch all of that at once: with ten thousand machines, whose table
- * is in no cache, it waits twice instead of four times.
+ * reader who comes from a name can have the processor fetch all of that at once: with ten thousand machines, whose
+ * table is in no cache, it waits twice instead of four times.
  *
  * Publishing. The writer changes the slot that `done` does not name, then moves `done`:
  *

@@ -12,7 +12,11 @@ from resolver._table import ffi, lib
 MAGIC = b"mymachin"
 
 SCALE_FIRST = 1
-"""A first table is some 100 kB and holds 64 machines; each scale doubles that."""
+"""A first table is 28 KiB and has room for 15 machines; each scale doubles that.
+
+So small, since the kernel maps what lies in one piece of 64 KiB at the first touch of any of it: where few machines
+are, the first look-up of a process takes one page fault, and no time for pages without use.
+"""
 
 
 class SectionShape(NamedTuple):
@@ -38,14 +42,14 @@ LINE = 64
 
 # Of a machine: its name, its label and an alias; a few addresses and extents. Buckets: about one a name or address.
 SECTIONS = (
-    SectionShape.of("machines", "struct machine_record", 64),
-    SectionShape.of("names", "struct name_record", 192),
-    SectionShape.of("name_buckets", "uint32_t", 128),
-    SectionShape.of("addresses", "struct address_record", 256),
-    SectionShape.of("address_buckets", "uint32_t", 256),
-    SectionShape.of("extents", "struct extent_record", 192),
-    SectionShape.of("uid_ranges", "struct range_record", 96),
-    SectionShape.of("gid_ranges", "struct range_record", 96),
+    SectionShape.of("machines", "struct machine_record", 16),
+    SectionShape.of("names", "struct name_record", 48),
+    SectionShape.of("name_buckets", "uint32_t", 32),
+    SectionShape.of("addresses", "struct address_record", 64),
+    SectionShape.of("address_buckets", "uint32_t", 64),
+    SectionShape.of("extents", "struct extent_record", 48),
+    SectionShape.of("uid_ranges", "struct range_record", 24),
+    SectionShape.of("gid_ranges", "struct range_record", 24),
 )
 
 
