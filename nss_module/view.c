@@ -71,7 +71,7 @@ static struct map *take_map(struct view *view)
 /* Takes back what take_map() gave, which no other thread has seen. */
 static void give_back(struct map *map)
 {
-    if (map->taken)
+    if (__atomic_load_n(&map->taken, __ATOMIC_RELAXED)) /* which others try to take meanwhile */
         __atomic_store_n(&map->taken, false, __ATOMIC_RELEASE);
     else
         munmap(map, MAP_MEMORY);

@@ -27,7 +27,7 @@ enum answer_result answer_from_view(struct view *view, const struct question *qu
 
 #define TABLE_CHECK_MS 1000u     /* how old an orderly stop or a new file may be before it is noticed */
 
-#define MAPS_AT_HAND 2           /* most processes see one file, or two; each more takes memory of its own */
+#define MAPS_AT_HAND 4           /* most processes see one file, some see it grow; each more takes memory of its own */
 #define MAP_MEMORY 4096u         /* so much: a page, on most architectures */
 
 /* What is known of a file that was mapped. Constant from when it is the view's. */

@@ -77,6 +77,8 @@ class Lib:
     MACHINE_ADDRESSES_MAX: Final[int]
     USER_NAME_MAX: Final[int]
     HOST_ID_FIRST: Final[int]
+    ADDRESSES_AT: Final[int]
+    EXTENTS_AT: Final[int]
     NAME_FREE: Final[int]
     NAME_MACHINE: Final[int]
     NAME_ALIAS: Final[int]

@@ -12,7 +12,11 @@ from resolver._table import ffi, lib
 MAGIC = b"mymachin"
 
 SCALE_FIRST = 1
-"""A first table is some 100 kB and holds 64 machines; each scale doubles that."""
+"""A first table is 28 KiB and has room for 15 machines; each scale doubles that.
+
+So small, since the kernel maps what lies in one piece of 64 KiB at the first touch of any of it: where few machines
+are, the first look-up of a process takes one page fault, and no time for pages without use.
+"""
 
 
 class SectionShape(NamedTuple):
@@ -33,23 +37,38 @@ class SectionShape(NamedTuple):
         return self.records * scale
 
 
+LINE = 64
+"""Sections begin where a line of the processor's cache does: of the smaller records, none then lies in two."""
+
 # Of a machine: its name, its label and an alias; a few addresses and extents. Buckets: about one a name or address.
 SECTIONS = (
-    SectionShape.of("machines", "struct machine_record", 64),
-    SectionShape.of("names", "struct name_record", 192),
-    SectionShape.of("name_buckets", "uint32_t", 128),
-    SectionShape.of("addresses", "struct address_record", 256),
-    SectionShape.of("address_buckets", "uint32_t", 256),
-    SectionShape.of("extents", "struct extent_record", 192),
-    SectionShape.of("uid_ranges", "struct range_record", 96),
-    SectionShape.of("gid_ranges", "struct range_record", 96),
+    SectionShape.of("machines", "struct machine_record", 16),
+    SectionShape.of("names", "struct name_record", 48),
+    SectionShape.of("name_buckets", "uint32_t", 32),
+    SectionShape.of("addresses", "struct address_record", 64),
+    SectionShape.of("address_buckets", "uint32_t", 64),
+    SectionShape.of("extents", "struct extent_record", 48),
+    SectionShape.of("uid_ranges", "struct range_record", 24),
+    SectionShape.of("gid_ranges", "struct range_record", 24),
 )
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _lay_out(scale: int) -> tuple[dict[str, int], int]:
+    """Where each section of a slot begins, and where the last one ends, in bytes from the start of the slot."""
+    offsets, end = {}, int(ffi.sizeof("struct slot_header"))
+    for shape in SECTIONS:
+        offsets[shape.field] = _round_up(end, LINE)
+        end = offsets[shape.field] + shape.capacity(scale) * shape.record_size
+    return offsets, end
 
 
 def slot_size(scale: int) -> int:
     """Bytes of a slot at a scale: its header and sections, rounded up to whole pages."""
-    size = int(ffi.sizeof("struct slot_header")) + sum(s.capacity(scale) * s.record_size for s in SECTIONS)
-    return -(-size // lib.TABLE_PAGE) * lib.TABLE_PAGE
+    return _round_up(_lay_out(scale)[1], lib.TABLE_PAGE)
 
 
 def file_size(scale: int) -> int:
@@ -185,11 +204,7 @@ class TableFile:
 
     def offsets(self) -> dict[str, int]:
         """Where each section begins, in bytes from the start of a slot."""
-        offsets, offset = {}, int(ffi.sizeof("struct slot_header"))
-        for shape in SECTIONS:
-            offsets[shape.field] = offset
-            offset += shape.capacity(self.scale) * shape.record_size
-        return offsets
+        return _lay_out(self.scale)[0]
 
     def _lay_out(self, number: int) -> None:
         header = ffi.cast("struct slot_header *", self.slot(number))

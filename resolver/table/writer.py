@@ -20,27 +20,45 @@ from resolver.core.registry import Change, Entry
 from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile
 from resolver.table.slot import Range, Slot
 
+ADDRESSES_AT, EXTENTS_AT = lib.ADDRESSES_AT, lib.EXTENTS_AT
+
 
 class Pool:
-    """Which records of a section are free. Record 0 is nobody."""
+    """Which records of a section are free. Record 0 is nobody.
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._unused = 1
-        self._free: list[int] = []
+    Those below `shared` are at machines' own places (Places, in table.h): others have them when nothing else is left.
+    """
+
+    def __init__(self, capacity: int, shared: int) -> None:
+        self._taken = bytearray(capacity)
+        self._taken[0] = True
+        self._left = capacity - 1
+        self._shared = shared
 
     def left(self) -> int:
         """How many records can still be taken."""
-        return self._capacity - self._unused + len(self._free)
+        return self._left
 
-    def take(self) -> int:
-        if self._free:
-            return self._free.pop()
-        self._unused += 1
-        return self._unused - 1
+    def take(self, wanted: int = 0) -> int:
+        """The wanted record, else the first free one behind it; 0: one without a place. Asserts that one is left."""
+        taken = self._taken
+        index = wanted or self._shared
+        if taken[index]:
+            index = taken.find(False, index)
+            if index < 0:
+                index = taken.find(False)
+                assert index > 0
+        taken[index] = True
+        self._left -= 1
+        return index
+
+    def take_all(self, count: int, place: int, own: int) -> list[int]:
+        """So many records, of which the first `own` have a place, one behind the other."""
+        return [self.take(place + n if n < own else 0) for n in range(count)]
 
     def give_back(self, index: int) -> None:
-        self._free.append(index)
+        self._taken[index] = False
+        self._left += 1
 
 
 @dataclass(slots=True)
@@ -60,8 +78,10 @@ class Use:
     def __init__(self, scale: int) -> None:
         capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
         self.places: dict[str, Place] = {}  # by the machine's key
-        self.machines, self.names = Pool(capacity["machines"]), Pool(capacity["names"])
-        self.addresses, self.extents = Pool(capacity["addresses"]), Pool(capacity["extents"])
+        machines = capacity["machines"]
+        self.machines, self.names = Pool(machines, 1), Pool(capacity["names"], machines)
+        self.addresses = Pool(capacity["addresses"], machines * ADDRESSES_AT)
+        self.extents = Pool(capacity["extents"], machines * EXTENTS_AT)
         self.range_starts: dict[str, list[int]] = {"uid_ranges": [], "gid_ranges": []}  # sorted, as the records are
         self.range_capacity = capacity["uid_ranges"]
         self.name_mask, self.address_mask = capacity["name_buckets"] - 1, capacity["address_buckets"] - 1
@@ -233,7 +253,7 @@ class TableWriter:
         self._use.machines.give_back(place.machine)
 
     def _add_name(self, slot: Slot, place: Place, kind: int, name: str) -> None:
-        index = self._use.names.take()
+        index = self._use.names.take(place.machine if kind == lib.NAME_MACHINE else 0)
         place.names = (*place.names, (kind, index))
         raw = name.encode()
         record = slot.record("names", index)
@@ -253,11 +273,11 @@ class TableWriter:
         place.names = tuple(name for name in place.names if name not in names)
 
     def _add_addresses(self, slot: Slot, place: Place, addresses: Sequence[ChosenAddress]) -> None:
+        indices = self._use.addresses.take_all(len(addresses), place.machine * ADDRESSES_AT, ADDRESSES_AT)
+        place.addresses = tuple(indices)
         following = 0
-        indices = []
         for address in reversed(addresses):
-            index = self._use.addresses.take()
-            indices.append(index)
+            index = indices.pop()
             packed = address.packed.ljust(16, b"\0")
             record = slot.record("addresses", index)
             record.machine = place.machine
@@ -272,7 +292,6 @@ class TableWriter:
                 bucket = slot.record("address_buckets", record.hash & self._use.address_mask)
                 record.next_in_bucket, bucket[0] = bucket[0], index
             following = index
-        place.addresses = tuple(indices)
         slot.record("machines", place.machine).first_address = following
 
     def _drop_addresses(self, slot: Slot, place: Place) -> None:
@@ -286,17 +305,16 @@ class TableWriter:
         slot.record("machines", place.machine).first_address = 0
 
     def _add_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:
-        indices = []
+        indices = self._use.extents.take_all(len(extents), place.machine * EXTENTS_AT + (kind == "gid"), 1)
+        setattr(place, f"{kind}_extents", tuple(indices))
         following = 0
         for extent in reversed(extents):
-            index = self._use.extents.take()
-            indices.append(index)
+            index = indices.pop()
             record = slot.record("extents", index)
             record.inside_first, record.host_first, record.length = extent
             record.next = following
             following = index
             self._insert_range(slot, f"{kind}_ranges", place.machine, extent)
-        setattr(place, f"{kind}_extents", tuple(indices))
         setattr(slot.record("machines", place.machine), f"first_{kind}_extent", following)
 
     def _drop_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:

@@ -298,6 +298,65 @@ def test_a_file_that_is_no_predecessors_is_replaced(path: Path, damage: str) -> 
     second.close(unlink=True)
 
 
+def test_a_table_whose_sections_lie_elsewhere_is_taken_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a version that did not begin them at lines: processes have it mapped, and need not map anew."""
+    registry = Registry()
+    registry.add(machine("web", 2, chosen=(ADDRESSES[0],), uid_map=MAPS[1], gid_map=MAPS[1]))
+    monkeypatch.setattr(table_file, "LINE", 4)
+    first = TableWriter(str(path), registry)
+    first.reset()
+    assert first._table is not None
+    elsewhere = first._table.offsets()
+    first.close(unlink=False)
+    reader = reader_of(path)
+    assert_same(reader, registry)
+    inode = path.stat().st_ino
+    monkeypatch.undo()
+    second = TableWriter(str(path), registry)
+    second.reset()
+    assert second._table is not None
+    assert second._table.offsets() != elsewhere
+    assert_same(reader, registry)
+    for number, name in enumerate(("Db", "lxc-2-web"), 3):  # in either slot
+        second.publish(registry.add(machine(name, number, chosen=(ADDRESSES[1],))))
+        assert_same(reader, registry)
+    assert path.stat().st_ino == inode
+    second.close(unlink=True)
+
+
+def test_what_a_name_leads_to_lies_where_readers_fetch_it(writer: tuple[TableWriter, Registry]) -> None:
+    """Places, in table.h: for each machine, whoever came and went before, and however much others have."""
+    table, registry = writer
+
+    def add(number: int, addresses: int) -> None:
+        extents = (Extent(0, (number + 2) << 16, 1000), Extent(1000, (number + 1000) << 16, 1000))[:1 + number % 2]
+        chosen = tuple(ChosenAddress(AF_INET, bytes((10, number, 0, n))) for n in range(addresses))
+        table.publish(registry.add(machine(f"lxc-{number}-{'x' * 20}", number + 2, uid_map=IdMap(extents),
+                                           gid_map=IdMap(extents), chosen=chosen)))
+
+    for number in range(20):
+        add(number, 2 if number % 2 else 5)
+    for number in range(0, 20, 3):
+        table.publish(registry.remove(f"lxc-{number}-{'x' * 20}"))
+    for number in range(30, 45):
+        add(number, 3)
+
+    assert table._table is not None
+    assert table._table.scale == 2  # as with the first twenty: it was not written anew since
+    slot = table._slots[int(table._table.header.done) & 1]
+    assert [offset % 64 for offset in table._table.offsets().values()] == [0] * len(table_file.SECTIONS)
+    for entry in registry:
+        place = table._use.places[entry.key]
+        record = slot.peek("machines", place.machine)
+        name = slot.peek("names", place.machine)
+        assert (name.kind, name.machine) == (lib.NAME_MACHINE, place.machine)
+        addresses = sorted(place.addresses)[:lib.ADDRESSES_AT]
+        assert record.first_address == place.machine * lib.ADDRESSES_AT
+        assert addresses == [record.first_address + n for n in range(len(addresses))]
+        assert record.first_uid_extent == place.machine * lib.EXTENTS_AT
+        assert record.first_gid_extent == record.first_uid_extent + 1
+
+
 def test_a_table_has_no_holes_and_its_mode_is_fixed(path: Path, writer: tuple[TableWriter, Registry]) -> None:
     status = path.stat()
     assert status.st_blocks * 512 >= status.st_size

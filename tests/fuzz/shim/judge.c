@@ -214,7 +214,35 @@ static enum answer_result find_address(const struct slot_image *image, const str
     return ANSWER_UNKNOWN;
 }
 
-/* Of a section of ranges, sorted or not, the one that halving it finds. */
+/* Where guesses by the distance and halvings, by turns, come to in a section of ranges, sorted or not. NOTHING: all begin
+ * above the id. */
+static uint64_t search(const struct pool *ranges, uint64_t count, uint64_t id)
+{
+#define BEGIN(index) ((uint64_t)FIELD(ranges, (index), struct range_record, host_first))
+    uint64_t below = 0, above = count - 1;
+
+    if (count == 0 || BEGIN(below) > id)
+        return NOTHING;
+    if (BEGIN(above) <= id)
+        return above;
+    for (int turn = 0; below + 1 < above; turn++) {
+        const uint64_t between = above - below, far = id - BEGIN(below), whole = BEGIN(above) - BEGIN(below);
+        uint64_t next = below + (turn % 2 == 0 ? between * far / whole : between / 2);
+
+        if (next == below)
+            next++;
+        if (BEGIN(next) > id) {
+            above = next;
+        } else {
+            below = next;
+            if (id - BEGIN(below) < FIELD(ranges, below, struct range_record, length))
+                return below;
+        }
+    }
+    return below;
+#undef BEGIN
+}
+
 static enum answer_result find_range(const struct slot_image *image, bool group, uint32_t id, uint64_t *machine,
                                      uint32_t *inside)
 {
@@ -225,30 +253,25 @@ static enum answer_result find_range(const struct slot_image *image, bool group,
     if (!ranges.sound)
         return BAD;
 
-    uint64_t low = 0, high = group ? header->gid_range_count : header->uid_range_count;
+    const uint64_t count = group ? header->gid_range_count : header->uid_range_count;
 
-    if (high > ranges.count)
+    if (count > ranges.count)
         return BAD;
-    while (low < high) {
-        const uint64_t middle = low + (high - low) / 2;
 
-        if (FIELD(&ranges, middle, struct range_record, host_first) <= id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == 0)
+    const uint64_t at = search(&ranges, count, id);
+
+    if (at == NOTHING)
         return ANSWER_UNKNOWN;
 
-    const uint64_t host = FIELD(&ranges, low - 1, struct range_record, host_first);
-    const uint64_t length = FIELD(&ranges, low - 1, struct range_record, length);
-    const uint64_t is = (uint64_t)FIELD(&ranges, low - 1, struct range_record, inside_first) + (id - host);
+    const uint64_t host = FIELD(&ranges, at, struct range_record, host_first);
+    const uint64_t length = FIELD(&ranges, at, struct range_record, length);
+    const uint64_t is = (uint64_t)FIELD(&ranges, at, struct range_record, inside_first) + (id - host);
 
     if (id - host >= length)
         return ANSWER_UNKNOWN;
     if (is > ID_LAST)
         return BAD;
-    *machine = FIELD(&ranges, low - 1, struct range_record, machine);
+    *machine = FIELD(&ranges, at, struct range_record, machine);
     *inside = (uint32_t)is;
     return ANSWER_FOUND;
 }
