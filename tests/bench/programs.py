@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from tests.lab import TestHost
 
 SOURCES = Path(__file__).parent
-NAMES = ("lookups", "leaders", "registrar", "visible")
+NAMES = ("canned", "leaders", "lookups", "registrar", "visible")
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror")
 TIMEOUT = 300.0
 
@@ -92,6 +92,16 @@ class Programs:
         words = done.stdout.split()
         assert words[0] == "0", f"{words[0]} registrations failed: {done.stderr[:1000]}"
         return Registered(0, *map(float, words[1:]))
+
+    def serve_canned(self, host: TestHost, path: str, reply: bytes) -> None:
+        """Something that answers every call at `path` with that, as long as the host lasts; see canned.c."""
+        server = host.popen([self.path("canned"), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert server.stdin is not None
+        assert server.stdout is not None
+        with server.stdin:
+            server.stdin.write(reply)
+        with server.stdout:
+            assert server.stdout.readline() == b"listening\n"
 
     def visible(self, host: TestHost, leader: int, name: str, address: str, times: int) -> list[float]:
         """Nanoseconds from an address change in a guest to the answer; see visible.c."""

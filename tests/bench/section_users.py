@@ -4,6 +4,8 @@
 import os
 import random
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +23,16 @@ TITLE = "Users, beside systemd-machined"
 FEW = 4
 CLIENTS = 8
 NANOSECONDS = 1000.0
+
+SOCKET = "/run/systemd/userdb/io.systemd.Machine"
+ASK = """
+import json, socket, sys
+with socket.socket(socket.AF_UNIX) as asked:
+    asked.connect(sys.argv[1])
+    asked.sendall(json.dumps({"method": "io.systemd.UserDatabase.GetUserRecord", "parameters": {
+        "uid": int(sys.argv[2]), "service": sys.argv[1].rpartition("/")[2]}}).encode() + b"\\0")
+    sys.stdout.buffer.write(asked.recv(65536))
+"""
 
 NO_SLOWER = ratio(1.0)
 TWENTY_TIMES = times_faster(20)
@@ -41,6 +53,8 @@ def run(settings: Settings) -> Iterator[Row]:
             settings.programs.register(ours, "varlink", leaders.machines)
             settings.programs.register(theirs, "dbus", leaders.machines)
             yield from records(settings, ours, theirs, machines)
+            if machines == FEW:
+                yield from least(settings, ours)
             if machines == settings.some:
                 yield from find(settings, ours, theirs, machines)
 
@@ -65,6 +79,23 @@ def records(settings: Settings, ours: TestHost, theirs: TestHost, machines: int)
     pairs = Pairs.of((a / NANOSECONDS, b / NANOSECONDS) for a, b in at_once)
     yield Row.of_pairs(f"the same, {CLIENTS} clients at once, in total", "us", "machined", pairs, NO_SLOWER,
                        machines=machines)
+
+
+def least(settings: Settings, ours: TestHost) -> Iterator[Row]:
+    """One user's record, beside a server that does nothing but send this very reply: what the caller's side takes."""
+    uid = Leaders.first_id(0) + 1000
+    asked = subprocess.run([*ours.enter(), sys.executable, "-c", ASK, SOCKET, str(uid)], stdout=subprocess.PIPE,
+                           check=True, timeout=30)
+    keys, calls = settings.programs.keys([uid]), settings.slow(5)
+    with TestHost() as bare:
+        bare.run(["mkdir", "-p", str(Path(SOCKET).parent)], check=True)
+        settings.programs.serve_canned(bare, SOCKET, asked.stdout)
+        timings = in_turns(settings.rounds, lambda: settings.programs.lookups(ours, "systemd", "user", keys, calls),
+                           lambda: settings.programs.lookups(bare, "systemd", "user", keys, calls))
+    for timing in (timing for pair in timings for timing in pair):
+        assert timing.found > calls, f"{timing.found} of more than {calls} look-ups found something"
+    pairs = Pairs.of((a.loop / NANOSECONDS, b.loop / NANOSECONDS) for a, b in timings)
+    yield Row.of_pairs("the same user's each time", "us", "a server in C with one reply", pairs, machines=FEW)
 
 
 def find(settings: Settings, ours: TestHost, theirs: TestHost, machines: int) -> Iterator[Row]:
