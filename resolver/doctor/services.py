@@ -93,7 +93,7 @@ def check_userdb() -> Iterator[Finding]:
 
 def check_hook() -> Iterator[Finding]:
     """A mute or dead hook is told by the check of all sockets."""
-    if not os.path.exists(RESOLVED):
+    if ask(RESOLVED).state in ("absent", "dead"):
         yield ok("systemd-resolved does not run: no hook is needed")
         return
     if not os.path.isdir(HOOKS):

@@ -266,6 +266,7 @@ def test_resolveds_hook(world: World) -> None:
     for process in (mute, resolved):
         process.kill()
         process.wait()
+    assert check(host, "hook").one("no hook is needed")["level"] == "ok"  # its socket is left
 
 
 # --- others in the way ---
