@@ -4,7 +4,7 @@
 A publication works on the idle slot: first what the previous one changed in the other slot is copied over, then the
 new changes are made, then the counter moves. So a change costs what it changes, however many machines there are.
 
-Which record holds what is kept here, in Python, and is the same for both slots: the slots differ only in age.
+Which record holds what is kept in Python (use.py). A start, and a table that grows, write all at once (whole.py).
 """
 
 import bisect
@@ -15,56 +15,11 @@ from typing import Any
 from resolver._table import ffi, lib
 from resolver.core.idmap import Extent
 from resolver.core.machine import ChosenAddress
-from resolver.core.names import name_key
 from resolver.core.registry import Change, Entry
 from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile
 from resolver.table.slot import Range, Slot
-
-
-class Pool:
-    """Which records of a section are free. Record 0 is nobody."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._unused = 1
-        self._free: list[int] = []
-
-    def left(self) -> int:
-        """How many records can still be taken."""
-        return self._capacity - self._unused + len(self._free)
-
-    def take(self) -> int:
-        if self._free:
-            return self._free.pop()
-        self._unused += 1
-        return self._unused - 1
-
-    def give_back(self, index: int) -> None:
-        self._free.append(index)
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a machine's parts lie."""
-
-    machine: int
-    names: tuple[tuple[int, int], ...] = ()  # enum name_kind, and the record
-    addresses: tuple[int, ...] = ()
-    uid_extents: tuple[int, ...] = ()
-    gid_extents: tuple[int, ...] = ()
-
-
-class Use:
-    """Which records of a slot are in use, and for what."""
-
-    def __init__(self, scale: int) -> None:
-        capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
-        self.places: dict[str, Place] = {}  # by the machine's key
-        self.machines, self.names = Pool(capacity["machines"]), Pool(capacity["names"])
-        self.addresses, self.extents = Pool(capacity["addresses"]), Pool(capacity["extents"])
-        self.range_starts: dict[str, list[int]] = {"uid_ranges": [], "gid_ranges": []}  # sorted, as the records are
-        self.range_capacity = capacity["uid_ranges"]
-        self.name_mask, self.address_mask = capacity["name_buckets"] - 1, capacity["address_buckets"] - 1
+from resolver.table.use import Place, Use
+from resolver.table.whole import address_flags, names_of, write_all
 
 
 class TableWriter:
@@ -148,8 +103,7 @@ class TableWriter:
         self._behind = []
         slot = self._begin()
         self._table.clear(1 - (int(self._table.header.done) & 1))
-        for entry in entries:
-            self._apply(slot, Change(None, entry))
+        write_all(slot, self._use, entries)
         self._commit(slot)
         self._behind = self._everything()
 
@@ -215,11 +169,8 @@ class TableWriter:
         ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
         record.name = entry.machine.name.encode()
         record.label = entry.label.encode()
-        self._add_name(slot, place, lib.NAME_MACHINE, name_key(entry.machine.name))
-        if entry.label:
-            self._add_name(slot, place, lib.NAME_LABEL, entry.label)
-        if entry.alias:
-            self._add_name(slot, place, lib.NAME_ALIAS, entry.alias)
+        for kind, name in names_of(entry):
+            self._add_name(slot, place, kind, name)
 
     def _change_alias(self, slot: Slot, place: Place, alias: str) -> None:
         self._drop_names(slot, place, [name for name in place.names if name[0] == lib.NAME_ALIAS])
@@ -266,7 +217,7 @@ class TableWriter:
             record.next_in_bucket = 0
             record.family = address.family
             record.scope_id = address.scope_id
-            record.flags = lib.ADDRESS_SCOPED * address.scoped | lib.ADDRESS_REVERSE * address.reverse
+            record.flags = address_flags(address)
             ffi.memmove(record.bytes, packed, 16)
             if address.reverse:
                 bucket = slot.record("address_buckets", record.hash & self._use.address_mask)
@@ -317,7 +268,7 @@ class TableWriter:
         record.host_first, record.length = extent.host_first, extent.length
         record.inside_first, record.machine = extent.inside_first, machine
         starts.insert(at, extent.host_first)
-        setattr(slot.touch_header(), section.removesuffix("s") + "_count", len(starts))
+        slot.set_count(section, len(starts))
 
     def _remove_range(self, slot: Slot, section: str, extent: Extent) -> None:
         starts = self._use.range_starts[section]
@@ -326,7 +277,7 @@ class TableWriter:
         record = slot.records(section, at, behind + 1)
         ffi.memmove(record, record + 1, behind * ffi.sizeof("struct range_record"))
         del starts[at]
-        setattr(slot.touch_header(), section.removesuffix("s") + "_count", len(starts))
+        slot.set_count(section, len(starts))
 
 
 @dataclass(frozen=True, slots=True)

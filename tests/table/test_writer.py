@@ -24,6 +24,7 @@ from resolver.core.names import alias_of
 from resolver.core.registry import Registry
 from resolver.table import file as table_file
 from resolver.table.reader import TableReader, TableUnavailable
+from resolver.table.whole import AT_ONCE
 from resolver.table.writer import TableWriter
 from tests.lab.killing import killed_at_each_line
 
@@ -302,6 +303,33 @@ def test_a_table_has_no_holes_and_its_mode_is_fixed(path: Path, writer: tuple[Ta
     status = path.stat()
     assert status.st_blocks * 512 >= status.st_size
     assert status.st_mode & 0o7777 == 0o644
+
+
+def test_a_restart_writes_all_and_goes_on(path: Path, writer: tuple[TableWriter, Registry]) -> None:
+    """More machines than are handed over in one piece."""
+    table, registry = writer
+    for number in range(2 * AT_ONCE + 2):
+        first = 100000 + number * 100
+        ids = IdMap((Extent(0, first, 10), Extent(10, first + 50, 10)))
+        addresses = (ChosenAddress(AF_INET, bytes((10, 1, number >> 8, number & 255))), ADDRESSES[-1])
+        table.publish(registry.add(machine(f"m{number}", number + 2, uid_map=ids, gid_map=ids, chosen=addresses)))
+    table.close(unlink=False)
+    successor = TableWriter(str(path), registry)
+    successor.reset()
+    reader = reader_of(path)
+    for number in (0, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1):
+        successor.publish(registry.remove(f"m{number}"))
+        successor.publish(registry.add(machine(f"new{number}", number + 10000, chosen=(ADDRESSES[number % 3],))))
+    assert_same(reader, registry)
+    for entry in registry:
+        for answer in (registry.user_by_id(e.host_first + 1) for e in entry.uid_extents):
+            assert answer is not None
+            assert reader.user_by_id(answer.host_id) == reader.user_by_name(answer.name) == answer
+            assert reader.group_by_id(answer.host_id) == registry.group_by_id(answer.host_id)
+        for address in entry.addresses:
+            found = reader.host_by_address(address.family, address.packed)
+            assert not address.reverse or found == (entry.machine.name, (address,))
+    successor.close(unlink=True)
 
 
 def test_ten_thousand_machines_cost_a_change_what_it_changes(writer: tuple[TableWriter, Registry]) -> None:
