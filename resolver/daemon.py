@@ -174,9 +174,6 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     gc.disable()
     # As long as nobody has looked at a machine again, it has the addresses that everybody reads already.
     await manager.restore(TableReader(TABLE_PATH, os.geteuid()).published)
-    # What was found stays for long, and is in no circle: the collector need not look through it, neither now nor later.
-    gc.freeze()
-    gc.enable()
     machines.take_over(registry)
     try:
         # A VM that was known before has its addresses again before anybody reads of it.
@@ -185,6 +182,9 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
         _log.warning("Neighbours and leases are not known yet; virtual machines get their addresses later")
     # The table first: from here on look-ups have what the restored machines say. Then those who change it.
     publisher.start()
+    # What was found stays for long, and is in no circle: the collector need not look through it, neither now nor later.
+    gc.freeze()
+    gc.enable()
     try:
         nss.start()
         if userdb is not None:

@@ -57,8 +57,9 @@ class OutsideAddresses:
         self._leases.close()
 
     async def known(self) -> None:
-        """Wait until tables and files have been read for the first time, some milliseconds."""
-        await asyncio.gather(self._neighbours.known.wait(), self._leases.known.wait())
+        """Where machines are followed, wait until tables and files have been read for the first time, some ms."""
+        if self._followed:
+            await asyncio.gather(self._neighbours.known.wait(), self._leases.known.wait())
 
     async def settled(self) -> None:
         """Wait until all has been told that the kernel knows of those that are followed."""

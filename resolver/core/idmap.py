@@ -52,7 +52,7 @@ class IdMap:
         """
         extents = []
         for line in text.splitlines():
-            inside_first, host_first, length = (int(field) for field in line.split())
+            inside_first, host_first, length = map(int, line.split())
             if min(inside_first, host_first, length) < 0:
                 raise ValueError(f"negative number in an id map: {line!r}")
             length = min(length, ID_LAST + 1 - inside_first, ID_LAST + 1 - host_first)

@@ -7,7 +7,9 @@ that are newly followed, lead to a new dump: of links, of forwarding tables, of 
 them tells what the next is about. Many machines that are followed in a row share one.
 
 Guests fill these tables, so what they cost is bounded: a wake-up reads WAKE_BYTES, and the pause to the next one is in
-proportion to the time that it took. The first event after quiet is seen at once.
+proportion to the time that it took. The first event after quiet is seen at once. And the first dump is read without
+pauses, for a start waits for it; it is as long as the tables, and where events come faster than they are read, it has
+pauses as well.
 """
 
 import asyncio
@@ -56,9 +58,10 @@ _buffer = memoryview(bytearray(_DATAGRAM_MAX))
 
 
 class _Dump:
-    """A dump that is being read. `told_by_events` is since its stage was asked for."""
+    """A dump that is being read. `told_by_events` is since its stage was asked for, `pauses` between wake-ups."""
 
-    def __init__(self) -> None:
+    def __init__(self, pauses: bool) -> None:
+        self.pauses = pauses
         self.stage = 0
         self.sequence = 0
         self.told_by_events: set[object] = set()
@@ -146,7 +149,8 @@ class NeighbourWatcher:
         finally:
             if self._socket is not None:
                 spent = time.thread_time() - began
-                self._rest(min(max(PAUSE_SECONDS, spent * (SHARE - 1)), PAUSE_MAX_SECONDS))
+                pauses = self._dump is None or self._dump.pauses
+                self._rest(min(max(PAUSE_SECONDS, spent * (SHARE - 1)), PAUSE_MAX_SECONDS) if pauses else 0)
 
     def _read(self) -> None:
         budget = WAKE_BYTES
@@ -164,6 +168,8 @@ class NeighbourWatcher:
                     self._trouble(error)
                     return
                 self._dump_wanted = True
+                if self._dump is not None:
+                    self._dump.pauses = True
                 continue
             budget -= max(length, _EVENT_COST)
             if port != 0:  # not from the kernel
@@ -215,7 +221,7 @@ class NeighbourWatcher:
             return False
         self._dump_wanted = self.neighbourhood.dump_wanted = False
         self.neighbourhood.begin()
-        self._dump = _Dump()
+        self._dump = _Dump(pauses=self._sequence > 0)
         return self._ask(self._dump)
 
     def _ask(self, dump: _Dump) -> bool:

@@ -112,18 +112,20 @@ class StateFiles:
 
     def tidy(self, machines: Iterable[Machine]) -> None:
         """Remove what goes with no public file, and make the links of `machines` that are missing. OSError."""
-        found = set(os.listdir(self._directory))
-        public = {name for name in found if not name.startswith((".", _LINK_PREFIX))}
-        for name in found - public:
-            path = f"{self._directory}/{name}"
-            if name == _TEMPORARY or (name.startswith(_LINK_PREFIX) and _leads_to_none_of(path, public)):
-                os.unlink(path)
+        found = os.listdir(self._directory)
+        links = {name for name in found if name.startswith(_LINK_PREFIX)}
+        public = {name for name in found if name not in links and not name.startswith(".")}
+        for name in [name for name in links if _leads_to_none_of(f"{self._directory}/{name}", public)]:
+            os.unlink(f"{self._directory}/{name}")
+            links.remove(name)
+        if _TEMPORARY in found:
+            os.unlink(f"{self._directory}/{_TEMPORARY}")
         for name in os.listdir(self._private):
             if name not in public:
                 os.unlink(self._private / name)
         for machine in machines:
             link = _link_name(machine.unit)
-            if link and not os.path.lexists(f"{self._directory}/{link}"):
+            if link and link not in links:
                 self.link(machine)
 
     def forget(self, name: str) -> bool:

@@ -12,7 +12,8 @@ double quotes, which every reader takes alike, and read both.
 import json
 import re
 import sys
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from resolver.core.errors import InvalidArgument
 from resolver.core.machine import Machine, MachineClass, ProcessId
@@ -26,7 +27,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _C_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-3][0-7]{2}|.)", re.DOTALL)
 _C_LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v", b"s": b" "}
 _ENCODER = json.JSONEncoder()  # with the defaults, by which it is C that encodes
-_T = TypeVar("_T", int, str, list[Any], dict[str, Any])
+_DECODER = json.JSONDecoder()
+
+# Of the private file, by the key.
+_PRIVATE_TYPES: Mapping[str, type] = {
+    "name": str, "class": str, "leader": dict, "service": str, "id": str, "rootDirectory": str,
+    "networkInterfaces": list, "unit": str, "owner": int, "realtime": int, "monotonic": int, "vsockCid": int,
+    "sshAddress": str, "sshPrivateKeyPath": str, "controlAddress": str}
+_LEADER_TYPES: Mapping[str, type] = {"pid": int, "pidfdId": int, "startTime": int, "bootId": str}
 
 
 def public_text(machine: Machine) -> bytes:
@@ -66,8 +74,8 @@ def _quoted(value: str) -> str:
     return "" if _CONTROL.search(value) else '"' + _TO_ESCAPE.sub(r"\\\1", value) + '"'
 
 
-_REGISTRATION = re.compile(rb"^[ \t\r\v\f]*(NAME|LEADER|MONOTONIC)=(.*)", re.MULTILINE)
-"""The lines of parse_public() that tell registrations apart."""
+_REGISTRATION = re.compile(rb"\n[ \t\r\v\f]*(NAME|LEADER|MONOTONIC)=(.*)")
+"""The lines of parse_public() that tell registrations apart, each with the end of the line before it."""
 
 
 def parse_public(data: bytes) -> dict[str, str]:
@@ -76,7 +84,7 @@ def parse_public(data: bytes) -> dict[str, str]:
     for line in data.split(b"\n"):
         match = _LINE.fullmatch(line.strip())
         if match is not None:
-            found[match[1].decode()] = _unquoted(match[2].strip()).decode(errors="surrogateescape")
+            found[match[1].decode()] = _text(match[2])
     return found
 
 
@@ -122,28 +130,28 @@ def machine_from_private(data: bytes, known_name: str = "") -> Machine:
     """The machine of a private file. ValueError where it is damaged; unknown keys and most missing ones are fine.
 
     `known_name`, where it is the machine's, is not checked again."""
-    fields = _object(data)
-    name = _get(fields, "name", str) or ""
-    leader = _get(fields, "leader", dict)
-    if leader is None:
+    get = _object(data, _PRIVATE_TYPES).get
+    name: str = get("name") or ""
+    said = get("leader")
+    if said is None:
         raise ValueError("no leader")
+    leader = _checked(said, _LEADER_TYPES).get
     return Machine(
         name=name if name and name == known_name else _machine_name(name),
-        machine_class=_machine_class(_get(fields, "class", str) or ""),
-        leader=ProcessId(_pid(_get(leader, "pid", int) or 0), _get(leader, "pidfdId", int),
-                         _get(leader, "startTime", int), _shared(_get(leader, "bootId", str))),
-        service=_shared(_get(fields, "service", str)) or "",
-        id=_machine_id(_get(fields, "id", str) or ""),
-        root_directory=_get(fields, "rootDirectory", str) or "",
-        network_interfaces=_indices(_get(fields, "networkInterfaces", list) or []),
-        unit=_get(fields, "unit", str) or "",
-        owner=_get(fields, "owner", int) or 0,
-        realtime=_get(fields, "realtime", int) or 0,
-        monotonic=_get(fields, "monotonic", int) or 0,
-        vsock_cid=_get(fields, "vsockCid", int),
-        ssh_address=_get(fields, "sshAddress", str) or "",
-        ssh_private_key_path=_get(fields, "sshPrivateKeyPath", str) or "",
-        control_address=_get(fields, "controlAddress", str) or "",
+        machine_class=_machine_class(get("class") or ""),
+        leader=ProcessId(_pid(leader("pid") or 0), leader("pidfdId"), leader("startTime"), _shared(leader("bootId"))),
+        service=_shared(get("service")) or "",
+        id=_machine_id(get("id") or ""),
+        root_directory=get("rootDirectory") or "",
+        network_interfaces=_indices(get("networkInterfaces") or []),
+        unit=get("unit") or "",
+        owner=get("owner") or 0,
+        realtime=get("realtime") or 0,
+        monotonic=get("monotonic") or 0,
+        vsock_cid=get("vsockCid"),
+        ssh_address=get("sshAddress") or "",
+        ssh_private_key_path=get("sshPrivateKeyPath") or "",
+        control_address=get("controlAddress") or "",
     )
 
 
@@ -162,10 +170,15 @@ class PublicRegistration(NamedTuple):
 
 def registration_of(data: bytes) -> PublicRegistration:
     """Which registration a public file is of. ValueError where NAME or LEADER is missing."""
-    fields = {match[1].decode(): _unquoted(match[2].strip()).decode(errors="surrogateescape")
-              for match in _REGISTRATION.finditer(data)}  # without the others: ten thousand files are read at a start
-    return PublicRegistration(_machine_name(fields.get("NAME", "")), _pid(_number(fields.get("LEADER", "0"))),
-                              _number(fields.get("MONOTONIC", "0")))
+    get = dict(_REGISTRATION.findall(b"\n" + data)).get  # without the others: ten thousand files are read at a start
+    return PublicRegistration(_machine_name(_text(get(b"NAME", b""))), _pid(_number(_text(get(b"LEADER", b"0")))),
+                              _number(_text(get(b"MONOTONIC", b"0"))))
+
+
+def _text(value: bytes) -> str:
+    """What a line of parse_public() has behind the sign."""
+    value = value.strip()
+    return (value if value.isalnum() else _unquoted(value)).decode(errors="surrogateescape")
 
 
 def machine_from_public(data: bytes) -> Machine:
@@ -191,25 +204,27 @@ def machine_from_public(data: bytes) -> Machine:
     )
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _object(data: bytes, types: Mapping[str, type]) -> dict[str, Any]:
     try:
-        fields = json.loads(data)
+        fields = _DECODER.decode(data.decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(fields, dict):
         raise ValueError("no JSON object")
+    return _checked(fields, types)
+
+
+def _checked(fields: dict[str, Any], types: Mapping[str, type]) -> dict[str, Any]:
+    """The fields, where those of `types` have these types, or are null. In one pass: ten thousand files are read at a
+    start."""
+    for key, value in fields.items():
+        if value is None or key not in types:
+            continue
+        if type(value) is not types[key]:  # and not isinstance: true is an int
+            raise ValueError(f"{key} has the wrong type")
+        if type(value) is int and not 0 <= value < 2**64:
+            raise ValueError(f"{key} is out of range")
     return fields
-
-
-def _get(fields: dict[str, Any], key: str, kind: type[_T]) -> _T | None:
-    value: object = fields.get(key)
-    if value is None:
-        return None
-    if type(value) is not kind:  # and not isinstance: true is an int
-        raise ValueError(f"{key} has the wrong type")
-    if kind is int and not 0 <= value < 2**64:
-        raise ValueError(f"{key} is out of range")
-    return value
 
 
 def _number(text: str) -> int:
@@ -246,6 +261,6 @@ def _machine_id(text: str) -> bytes | None:
 
 
 def _indices(values: list[Any]) -> tuple[int, ...]:
-    if not all(type(value) is int and 0 < value < 2**31 for value in values):
+    if values and not all(type(value) is int and 0 < value < 2**31 for value in values):
         raise ValueError("no interface indices")
     return tuple(values)

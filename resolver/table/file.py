@@ -199,7 +199,9 @@ class TableFile:
 
     def clear(self, number: int) -> None:
         """Make a slot an empty one, whatever it held."""
-        ffi.memmove(self.slot(number), bytes(self.slot_size), self.slot_size)
+        zeros, slot = bytes(lib.TABLE_PAGE), self.slot(number)
+        for offset in range(0, self.slot_size, lib.TABLE_PAGE):  # megabytes of zeros would be made for one use
+            ffi.memmove(slot + offset, zeros, lib.TABLE_PAGE)
         self._lay_out(number)
 
     def offsets(self) -> dict[str, int]:

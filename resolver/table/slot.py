@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One slot being written: typed access to its records, and a note of every byte range that was changed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from resolver._table import ffi
@@ -47,11 +48,16 @@ class Slot:
         self.changed.append((offset + index * size, count * size))
         return first + index
 
+    def fill(self, field: str, first: int, records: Sequence[object]) -> None:
+        """Write records in a row: numbers, or tuples of all fields in their order."""
+        if records:
+            self.records(field, first, len(records))[0 : len(records)] = records
+
     def peek(self, field: str, index: int) -> Any:
         """A pointer to one record, to be read alone."""
         return self._sections[field][0] + index
 
-    def touch_header(self) -> Any:
-        """The slot's header, to be changed."""
+    def set_count(self, ranges: str, count: int) -> None:
+        """How many records of uid_ranges or gid_ranges are in use."""
         self.changed.append((0, _HEADER_SIZE))
-        return self.header
+        setattr(self.header, ranges.removesuffix("s") + "_count", count)

@@ -4,7 +4,7 @@
 A publication works on the idle slot: first what the previous one changed in the other slot is copied over, then the
 new changes are made, then the counter moves. So a change costs what it changes, however many machines there are.
 
-Which record holds what is kept here, in Python, and is the same for both slots: the slots differ only in age.
+Which record holds what is kept in Python (use.py). A start, and a table that grows, write all at once (whole.py).
 """
 
 import bisect
@@ -15,76 +15,11 @@ from typing import Any
 from resolver._table import ffi, lib
 from resolver.core.idmap import Extent
 from resolver.core.machine import ChosenAddress
-from resolver.core.names import name_key
 from resolver.core.registry import Change, Entry
 from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile
 from resolver.table.slot import Range, Slot
-
-ADDRESSES_AT, EXTENTS_AT = lib.ADDRESSES_AT, lib.EXTENTS_AT
-
-
-class Pool:
-    """Which records of a section are free. Record 0 is nobody.
-
-    Those below `shared` are at machines' own places (Places, in table.h): others have them when nothing else is left.
-    """
-
-    def __init__(self, capacity: int, shared: int) -> None:
-        self._taken = bytearray(capacity)
-        self._taken[0] = True
-        self._left = capacity - 1
-        self._shared = shared
-
-    def left(self) -> int:
-        """How many records can still be taken."""
-        return self._left
-
-    def take(self, wanted: int = 0) -> int:
-        """The wanted record, else the first free one behind it; 0: one without a place. Asserts that one is left."""
-        taken = self._taken
-        index = wanted or self._shared
-        if taken[index]:
-            index = taken.find(False, index)
-            if index < 0:
-                index = taken.find(False)
-                assert index > 0
-        taken[index] = True
-        self._left -= 1
-        return index
-
-    def take_all(self, count: int, place: int, own: int) -> list[int]:
-        """So many records, of which the first `own` have a place, one behind the other."""
-        return [self.take(place + n if n < own else 0) for n in range(count)]
-
-    def give_back(self, index: int) -> None:
-        self._taken[index] = False
-        self._left += 1
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a machine's parts lie."""
-
-    machine: int
-    names: tuple[tuple[int, int], ...] = ()  # enum name_kind, and the record
-    addresses: tuple[int, ...] = ()
-    uid_extents: tuple[int, ...] = ()
-    gid_extents: tuple[int, ...] = ()
-
-
-class Use:
-    """Which records of a slot are in use, and for what."""
-
-    def __init__(self, scale: int) -> None:
-        capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
-        self.places: dict[str, Place] = {}  # by the machine's key
-        machines = capacity["machines"]
-        self.machines, self.names = Pool(machines, 1), Pool(capacity["names"], machines)
-        self.addresses = Pool(capacity["addresses"], machines * ADDRESSES_AT)
-        self.extents = Pool(capacity["extents"], machines * EXTENTS_AT)
-        self.range_starts: dict[str, list[int]] = {"uid_ranges": [], "gid_ranges": []}  # sorted, as the records are
-        self.range_capacity = capacity["uid_ranges"]
-        self.name_mask, self.address_mask = capacity["name_buckets"] - 1, capacity["address_buckets"] - 1
+from resolver.table.use import ADDRESSES_AT, EXTENTS_AT, Place, Use
+from resolver.table.whole import address_flags, names_of, write_all
 
 
 class TableWriter:
@@ -161,19 +96,18 @@ class TableWriter:
         lib.table_commit(self._table.header)
         self._behind = slot.changed
 
-    def _rebuild(self, entries: Iterable[Entry]) -> None:
+    def _rebuild(self, entries: Sequence[Entry]) -> None:
         """Write the idle slot anew."""
         assert self._table is not None
         self._use = Use(self._table.scale)
         self._behind = []
         slot = self._begin()
         self._table.clear(1 - (int(self._table.header.done) & 1))
-        for entry in entries:
-            self._apply(slot, Change(None, entry))
+        write_all(slot, self._use, entries)
         self._commit(slot)
         self._behind = self._everything()
 
-    def _replace(self, entries: Iterable[Entry], scale: int) -> None:
+    def _replace(self, entries: Sequence[Entry], scale: int) -> None:
         """A new file in the place of the old one."""
         table = TableFile.create(self.path, scale)
         old, self._table = self._table, table
@@ -235,11 +169,8 @@ class TableWriter:
         ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
         record.name = entry.machine.name.encode()
         record.label = entry.label.encode()
-        self._add_name(slot, place, lib.NAME_MACHINE, name_key(entry.machine.name))
-        if entry.label:
-            self._add_name(slot, place, lib.NAME_LABEL, entry.label)
-        if entry.alias:
-            self._add_name(slot, place, lib.NAME_ALIAS, entry.alias)
+        for kind, name in names_of(entry):
+            self._add_name(slot, place, kind, name)
 
     def _change_alias(self, slot: Slot, place: Place, alias: str) -> None:
         self._drop_names(slot, place, [name for name in place.names if name[0] == lib.NAME_ALIAS])
@@ -286,7 +217,7 @@ class TableWriter:
             record.next_in_bucket = 0
             record.family = address.family
             record.scope_id = address.scope_id
-            record.flags = lib.ADDRESS_SCOPED * address.scoped | lib.ADDRESS_REVERSE * address.reverse
+            record.flags = address_flags(address)
             ffi.memmove(record.bytes, packed, 16)
             if address.reverse:
                 bucket = slot.record("address_buckets", record.hash & self._use.address_mask)
@@ -335,7 +266,7 @@ class TableWriter:
         record.host_first, record.length = extent.host_first, extent.length
         record.inside_first, record.machine = extent.inside_first, machine
         starts.insert(at, extent.host_first)
-        setattr(slot.touch_header(), section.removesuffix("s") + "_count", len(starts))
+        slot.set_count(section, len(starts))
 
     def _remove_range(self, slot: Slot, section: str, extent: Extent) -> None:
         starts = self._use.range_starts[section]
@@ -344,7 +275,7 @@ class TableWriter:
         record = slot.records(section, at, behind + 1)
         ffi.memmove(record, record + 1, behind * ffi.sizeof("struct range_record"))
         del starts[at]
-        setattr(slot.touch_header(), section.removesuffix("s") + "_count", len(starts))
+        slot.set_count(section, len(starts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -446,6 +446,21 @@ def test_a_guest_with_thousands_of_mac_addresses(host: int, web: VethGuest, monk
     assert len([r for r in caplog.records if "more than 64 MAC addresses" in r.message]) == 1
 
 
+def test_the_first_dump_is_read_without_pauses(host: int, web: VethGuest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next one with."""
+    monkeypatch.setattr(neighbours_module, "WAKE_BYTES", 1)
+    monkeypatch.setattr(neighbours_module, "PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(neighbours_module, "PAUSE_MAX_SECONDS", 3600)
+
+    async def test(watch: Watch) -> None:
+        watch.watcher.follow("web", [web.port])
+        async with asyncio.timeout(5):
+            await watch.watcher.known.wait()
+        assert watch.watcher._timer is not None
+        assert watch.watcher._timer.when() - asyncio.get_running_loop().time() > 3000
+    watching(host, test)
+
+
 def test_lost_events_lead_to_a_new_dump(host: int, web: VethGuest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours_module, "RECEIVE_BUFFER", 1)  # the kernel makes 2304 of it: two or three events
     lost = 0

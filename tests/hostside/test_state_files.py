@@ -360,6 +360,15 @@ def test_a_link_that_is_missing_is_made(files: StateFiles, web: Machine, public:
     assert os.readlink(public / "unit:web.scope") == "web"
 
 
+def test_a_link_that_leads_nowhere_is_made_anew(files: StateFiles, web: Machine, public: Path) -> None:
+    files.save(web)
+    (public / "unit:web.scope").unlink()
+    (public / "unit:web.scope").symlink_to("gone")
+    (public / "unit:gone.scope").symlink_to("gone")
+    files.tidy([web])
+    assert {link.name: os.readlink(link) for link in public.glob("unit:*")} == {"unit:web.scope": "web"}
+
+
 @needs_root
 def test_a_full_disk_leaves_the_old_files_whole() -> None:
     run_inside(["-m"], "full")

@@ -24,6 +24,7 @@ from resolver.core.names import alias_of
 from resolver.core.registry import Registry
 from resolver.table import file as table_file
 from resolver.table.reader import TableReader, TableUnavailable
+from resolver.table.whole import AT_ONCE
 from resolver.table.writer import TableWriter
 from tests.lab.killing import killed_at_each_line
 
@@ -343,6 +344,17 @@ def test_what_a_name_leads_to_lies_where_readers_fetch_it(writer: tuple[TableWri
 
     assert table._table is not None
     assert table._table.scale == 2  # as with the first twenty: it was not written anew since
+    assert_in_their_places(table, registry)
+    table.close(unlink=False)
+    successor = TableWriter(table.path, registry)
+    successor.reset()
+    assert_in_their_places(successor, registry)
+    assert_same(reader_of(Path(table.path)), registry)
+    successor.close(unlink=True)
+
+
+def assert_in_their_places(table: TableWriter, registry: Registry) -> None:
+    assert table._table is not None
     slot = table._slots[int(table._table.header.done) & 1]
     assert [offset % 64 for offset in table._table.offsets().values()] == [0] * len(table_file.SECTIONS)
     for entry in registry:
@@ -357,10 +369,59 @@ def test_what_a_name_leads_to_lies_where_readers_fetch_it(writer: tuple[TableWri
         assert record.first_gid_extent == record.first_uid_extent + 1
 
 
+def test_who_has_more_than_others_have_left_takes_their_places(path: Path) -> None:
+    registry = Registry()
+    many = tuple(ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(40))
+    maps = IdMap(tuple(Extent(n * 10, (1 << 20) + n * 100, 10) for n in range(8)))
+    for number in range(10):
+        registry.add(machine(f"m{number}", number + 2, chosen=many if number == 4 else (ADDRESSES[number % 3],),
+                             uid_map=maps if number == 4 else IdMap(), gid_map=maps if number == 4 else IdMap()))
+    table = TableWriter(str(path), registry)
+    table.reset()
+    assert table._table is not None
+    assert table._table.scale == 1
+    place = table._use.places["m4"]
+    assert min(place.addresses[lib.ADDRESSES_AT:]) < table_file.SECTIONS[0].records * lib.ADDRESSES_AT
+    reader = reader_of(path)
+    assert_same(reader, registry)
+    for number in (4, 5):  # what was others' is free again
+        table.publish(registry.remove(f"m{number}"))
+        table.publish(registry.add(machine(f"n{number}", number + 2, chosen=many)))
+        assert_same(reader, registry)
+    table.close(unlink=True)
+
+
 def test_a_table_has_no_holes_and_its_mode_is_fixed(path: Path, writer: tuple[TableWriter, Registry]) -> None:
     status = path.stat()
     assert status.st_blocks * 512 >= status.st_size
     assert status.st_mode & 0o7777 == 0o644
+
+
+def test_a_restart_writes_all_and_goes_on(path: Path, writer: tuple[TableWriter, Registry]) -> None:
+    """More machines than are handed over in one piece."""
+    table, registry = writer
+    for number in range(2 * AT_ONCE + 2):
+        first = 100000 + number * 100
+        ids = IdMap((Extent(0, first, 10), Extent(10, first + 50, 10)))
+        addresses = (ChosenAddress(AF_INET, bytes((10, 1, number >> 8, number & 255))), ADDRESSES[-1])
+        table.publish(registry.add(machine(f"m{number}", number + 2, uid_map=ids, gid_map=ids, chosen=addresses)))
+    table.close(unlink=False)
+    successor = TableWriter(str(path), registry)
+    successor.reset()
+    reader = reader_of(path)
+    for number in (0, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1):
+        successor.publish(registry.remove(f"m{number}"))
+        successor.publish(registry.add(machine(f"new{number}", number + 10000, chosen=(ADDRESSES[number % 3],))))
+    assert_same(reader, registry)
+    for entry in registry:
+        for answer in (registry.user_by_id(e.host_first + 1) for e in entry.uid_extents):
+            assert answer is not None
+            assert reader.user_by_id(answer.host_id) == reader.user_by_name(answer.name) == answer
+            assert reader.group_by_id(answer.host_id) == registry.group_by_id(answer.host_id)
+        for address in entry.addresses:
+            found = reader.host_by_address(address.family, address.packed)
+            assert not address.reverse or found == (entry.machine.name, (address,))
+    successor.close(unlink=True)
 
 
 def test_ten_thousand_machines_cost_a_change_what_it_changes(writer: tuple[TableWriter, Registry]) -> None:

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""Which records of a table are in use, and for what: the same for both slots, which differ only in age."""
+
+from dataclasses import dataclass
+
+from resolver._table import lib
+from resolver.table.file import SECTIONS
+
+ADDRESSES_AT, EXTENTS_AT = lib.ADDRESSES_AT, lib.EXTENTS_AT
+
+
+class Pool:
+    """Which records of a section are free. Record 0 is nobody.
+
+    Those below `shared` are at machines' own places (Places, in table.h): others have them when nothing else is left.
+    """
+
+    def __init__(self, capacity: int, shared: int) -> None:
+        self._taken = bytearray(capacity)
+        self._taken[0] = True
+        self._left = capacity - 1
+        self._shared = shared
+
+    def left(self) -> int:
+        """How many records can still be taken."""
+        return self._left
+
+    def take(self, wanted: int = 0) -> int:
+        """The wanted record, else the first free one behind it; 0: one without a place. Asserts that one is left."""
+        taken = self._taken
+        index = wanted or self._shared
+        if taken[index]:
+            index = taken.find(False, index)
+            if index < 0:
+                index = taken.find(False)
+                assert index > 0
+        taken[index] = True
+        self._left -= 1
+        return index
+
+    def take_all(self, count: int, place: int, own: int) -> list[int]:
+        """So many records, of which the first `own` have a place, one behind the other."""
+        return [self.take(place + n if n < own else 0) for n in range(count)]
+
+    def take_row(self, first: int, count: int) -> None:
+        """These, which are free, one behind the other."""
+        self._taken[first : first + count] = b"\1" * count
+        self._left -= count
+
+    def give_back(self, index: int) -> None:
+        self._taken[index] = False
+        self._left += 1
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a machine's parts lie."""
+
+    machine: int
+    names: tuple[tuple[int, int], ...] = ()  # enum name_kind, and the record
+    addresses: tuple[int, ...] = ()
+    uid_extents: tuple[int, ...] = ()
+    gid_extents: tuple[int, ...] = ()
+
+
+class Use:
+    """Nothing is in use at first."""
+
+    def __init__(self, scale: int) -> None:
+        capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
+        self.places: dict[str, Place] = {}  # by the machine's key
+        machines = capacity["machines"]
+        self.machines, self.names = Pool(machines, 1), Pool(capacity["names"], machines)
+        self.addresses = Pool(capacity["addresses"], machines * ADDRESSES_AT)
+        self.extents = Pool(capacity["extents"], machines * EXTENTS_AT)
+        self.range_starts: dict[str, list[int]] = {"uid_ranges": [], "gid_ranges": []}  # sorted, as the records are
+        self.range_capacity = capacity["uid_ranges"]
+        self.name_mask, self.address_mask = capacity["name_buckets"] - 1, capacity["address_buckets"] - 1
