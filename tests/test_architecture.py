@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "resolver.cli": {"core", "table", "varlink", "host", "doctor", "cli"},
 }
 
-PURE = {"bisect", "collections", "dataclasses", "enum", "hashlib", "ipaddress", "re", "typing"}
+PURE = {"bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "ipaddress", "re", "typing"}
 """What the core may import of the standard library: no clock, no file, no socket, no log."""
 
 
