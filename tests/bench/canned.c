@@ -2,7 +2,7 @@
 /*
  * canned SOCKET     answers every Varlink call at SOCKET with what was on standard input
  *
- * What a call costs whoever asks, where the server does nothing: no server can be quicker. Prints a line when it listens.
+ * What a call costs whoever asks, where the server does nothing. Prints a line when it listens.
  */
 #include <stdio.h>
 #include <string.h>

@@ -82,7 +82,8 @@ def records(settings: Settings, ours: TestHost, theirs: TestHost, machines: int)
 
 
 def least(settings: Settings, ours: TestHost) -> Iterator[Row]:
-    """One user's record, beside a server that does nothing but send this very reply: what the caller's side takes."""
+    """One user's record, beside a server that does nothing but send this very reply: the rest is the caller's side, and
+    both being woken."""
     uid = Leaders.first_id(0) + 1000
     asked = subprocess.run([*ours.enter(), sys.executable, "-c", ASK, SOCKET, str(uid)], stdout=subprocess.PIPE,
                            check=True, timeout=30)
