@@ -4,6 +4,8 @@
 #include <linux/netlink.h>
 #include <string.h>
 
+#define ATTRIBUTE_TYPES 64       /* those that have a bit in `wanted` */
+
 /* How many types below this one are wanted. */
 static uint32_t place_of(uint64_t wanted, uint32_t type)
 {

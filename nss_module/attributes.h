@@ -8,8 +8,6 @@
 
 /* --- cdef begin --- */
 
-#define ATTRIBUTE_TYPES 64       /* those that can be wanted */
-
 struct attribute {
     uint32_t at;                 /* its value's first byte, counted from the start of the payload; 0: not there */
     uint32_t end;                /* the first byte behind its value */

@@ -120,7 +120,6 @@ class Lib:
     def datagram_send(self, fd: int, peer: CData, data: bytes | CData, length: int) -> int: ...
 
     # attributes.h
-    ATTRIBUTE_TYPES: Final[int]
     def attributes_find(self, payload: bytes, size: int, at: int, wanted: int, found: CData) -> int: ...
 
 ffi: Final[FFI]

@@ -203,9 +203,9 @@ def _unusable(address: Address) -> Reason | None:
     return None
 
 
-_UNUSABLE_FLAGS = _IFA_F_DADFAILED | _IFA_F_TENTATIVE | _IFA_F_DEPRECATED
 _UNUSABLE = {_IFA_F_DADFAILED: Reason.DUPLICATE, _IFA_F_TENTATIVE: Reason.TENTATIVE,
              _IFA_F_DEPRECATED: Reason.DEPRECATED}
+_UNUSABLE_FLAGS = sum(_UNUSABLE)
 
 
 def _limit(reasons: list[Reason | None]) -> None:

@@ -7,12 +7,13 @@ that are found at a start, 0.2 s.
 
 import asyncio
 import select
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Epoll(Generic[T]):
+class Epoll(ABC, Generic[T]):
     """For one event loop, in whose thread it is made. To be closed. `_kept` is what a subclass keeps by descriptor."""
 
     def __init__(self) -> None:
@@ -32,5 +33,6 @@ class Epoll(Generic[T]):
         if self._kept.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
+    @abstractmethod
     def _on_readable(self) -> None:
-        raise NotImplementedError
+        """Some of the descriptors are, or were a moment ago."""

@@ -64,7 +64,7 @@ class NetlinkError(Exception):
     """Bytes that are no rtnetlink."""
 
 
-class Wanted:
+class _Wanted:
     """The attributes that are of use of a kind of message, in the order of their types."""
 
     def __init__(self, *types: int) -> None:
@@ -82,12 +82,12 @@ class Wanted:
         return self._places.unpack(self._bytes)
 
 
-_OF_ADDRESS = Wanted(_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS)
-_OF_LINK = Wanted(_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_LINK_NETNSID)
-_OF_LINKINFO = Wanted(_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND)
-_OF_ROUTE = Wanted(_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA)
-_OF_NEIGHBOUR = Wanted(_NDA_DST, _NDA_LLADDR, _NDA_MASTER)
-_OF_NSID = Wanted(_NETNSA_NSID)
+_OF_ADDRESS = _Wanted(_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS)
+_OF_LINK = _Wanted(_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_LINK_NETNSID)
+_OF_LINKINFO = _Wanted(_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND)
+_OF_ROUTE = _Wanted(_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA)
+_OF_NEIGHBOUR = _Wanted(_NDA_DST, _NDA_LLADDR, _NDA_MASTER)
+_OF_NSID = _Wanted(_NETNSA_NSID)
 
 _PACKED_LENGTH = {AF_INET: 4, AF_INET6: 16}
 
@@ -238,7 +238,7 @@ def _address(payload: bytes) -> AddressEntry | None:
     if len(packed) != _PACKED_LENGTH[family]:
         raise NetlinkError(f"an address of {len(packed)} bytes in family {family}")
     if flags_at:  # the field has 8 bits, and flags have outgrown it
-        flags = (_number(payload, flags_at, flags_end) or 0) & 0xFFFFFFFF
+        (flags,) = _U32.unpack_from(payload[flags_at:flags_end])
     # IPv4 may have one address twice, with two prefixes or two peers. IPv6 may not, and changes the peer in place.
     key = (index, family, packed, prefix_length, peer) if family == AF_INET else (index, family, packed, 0, b"")
     return AddressEntry(key, Address(family, packed, index, scope, flags))
@@ -297,11 +297,7 @@ def _neighbour(payload: bytes) -> Neighbour | None:
 
 def _number(payload: bytes, at: int, end: int) -> int | None:
     """The value there, None where the attribute is not there."""
-    if at == 0:
-        return None
-    if end - at < _S32.size:
-        raise NetlinkError(f"a number of {end - at} bytes")
-    return int(_S32.unpack_from(payload, at)[0])
+    return int(_S32.unpack_from(payload[at:end])[0]) if at else None
 
 
 def _text(value: bytes) -> str:

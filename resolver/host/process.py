@@ -219,7 +219,7 @@ class Process:
 
     def shares_namespace(self, kind: Namespace) -> bool:
         """Whether the process lives in our namespace of this kind, the host's."""
-        return self.namespace(kind) == own_namespace(kind)
+        return self._verified(lambda: _shares_namespace(self.pid, kind))
 
     def open_namespace(self, kind: Namespace) -> int:
         """A new descriptor of one of its namespaces, for setns(2) and ioctl_ns(2); the caller closes it."""
@@ -242,9 +242,7 @@ class Process:
 
     def _id_maps(self) -> IdMaps:
         # The namespaces are compared, not the maps: a namespace of its own may map every id to itself.
-        # By the link, user:[INODE] (namespaces(7)): the kernel makes no inode to say so, which is half of what stat(2)
-        # takes.
-        if os.readlink(f"/proc/{self.pid}/ns/user") == f"user:[{own_namespace('user')[1]}]":
+        if _shares_namespace(self.pid, "user"):
             return IdMaps(IdMap(), IdMap(), pending=False)
         uids, gids = self._read("uid_map"), self._read("gid_map")
         uid_map = IdMap.parse(uids)
@@ -283,6 +281,12 @@ class Process:
 def _namespace(pid: int | str, kind: Namespace) -> tuple[int, int]:
     status = os.stat(f"/proc/{pid}/ns/{kind}")
     return status.st_dev, status.st_ino
+
+
+def _shares_namespace(pid: int, kind: Namespace) -> bool:
+    """By the link, KIND:[INODE] (namespaces(7)): the kernel makes no inode to say so, which is half of what stat(2)
+    takes."""
+    return os.readlink(f"/proc/{pid}/ns/{kind}") == f"{kind}:[{own_namespace(kind)[1]}]"
 
 
 @cache

@@ -4,14 +4,14 @@
 import os
 import random
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from resolver.core.users import SERVICE
+from resolver.userdb.__main__ import SOCKET
 from tests.bench.figures import Pairs, Row, in_turns, ratio, times_faster
 from tests.bench.leaders import Leaders
 from tests.bench.peers import machined_host
@@ -24,14 +24,13 @@ FEW = 4
 CLIENTS = 8
 NANOSECONDS = 1000.0
 
-SOCKET = "/run/systemd/userdb/io.systemd.Machine"
-ASK = """
-import json, socket, sys
-with socket.socket(socket.AF_UNIX) as asked:
-    asked.connect(sys.argv[1])
-    asked.sendall(json.dumps({"method": "io.systemd.UserDatabase.GetUserRecord", "parameters": {
-        "uid": int(sys.argv[2]), "service": sys.argv[1].rpartition("/")[2]}}).encode() + b"\\0")
-    sys.stdout.buffer.write(asked.recv(65536))
+ASK = f"""
+import sys
+from resolver.varlink.client import Client
+from resolver.varlink.codec import encode
+with Client("{SOCKET}") as client:
+    sys.stdout.buffer.write(encode({{"parameters": client.call(
+        "io.systemd.UserDatabase.GetUserRecord", {{"uid": int(sys.argv[1]), "service": "{SERVICE}"}})}}))
 """
 
 NO_SLOWER = ratio(1.0)
@@ -64,14 +63,9 @@ def records(settings: Settings, ours: TestHost, theirs: TestHost, machines: int)
     keys = settings.programs.keys(Leaders.first_id(number) + 1000 for number in shuffled(machines))
     aims = {FEW: (NO_SLOWER,), settings.some: (TWENTY_TIMES,)}
     calls = settings.slow(5 if machines < 100 else 20)
-    timings = in_turns(settings.rounds,
-                       lambda: settings.programs.lookups(ours, "systemd", "user", keys, calls),
-                       lambda: settings.programs.lookups(theirs, "systemd", "user", keys, calls))
-    for timing in (timing for pair in timings for timing in pair):
-        assert timing.found > calls, f"{timing.found} of more than {calls} look-ups found something"
-    pairs = Pairs.of((a.loop / NANOSECONDS, b.loop / NANOSECONDS) for a, b in timings)
-    yield Row.of_pairs("user record over Varlink", "us", "machined", pairs, *aims.get(machines, ()),
-                       p99=sorted(a.p99 for a, _ in timings)[len(timings) // 2] / NANOSECONDS, machines=machines)
+    pairs, p99 = user_records(settings, ours, theirs, keys, calls)
+    yield Row.of_pairs("user record over Varlink", "us", "machined", pairs, *aims.get(machines, ()), p99=p99,
+                       machines=machines)
     each = calls // 4
     at_once = in_turns(settings.rounds,
                        lambda: settings.programs.lookups_at_once(ours, CLIENTS, "systemd", "user", keys, each),
@@ -81,21 +75,27 @@ def records(settings: Settings, ours: TestHost, theirs: TestHost, machines: int)
                        machines=machines)
 
 
+def user_records(settings: Settings, ours: TestHost, theirs: TestHost, keys: str, calls: int) -> tuple[Pairs, float]:
+    """A call's microseconds, and the 99th percentile of ours. All must find something."""
+    timings = in_turns(settings.rounds,
+                       lambda: settings.programs.lookups(ours, "systemd", "user", keys, calls),
+                       lambda: settings.programs.lookups(theirs, "systemd", "user", keys, calls))
+    for timing in (timing for pair in timings for timing in pair):
+        assert timing.found > calls, f"{timing.found} of more than {calls} look-ups found something"
+    return (Pairs.of((a.loop / NANOSECONDS, b.loop / NANOSECONDS) for a, b in timings),
+            sorted(a.p99 for a, _ in timings)[len(timings) // 2] / NANOSECONDS)
+
+
 def least(settings: Settings, ours: TestHost) -> Iterator[Row]:
     """One user's record, beside a server that does nothing but send this very reply: the rest is the caller's side, and
     both being woken."""
     uid = Leaders.first_id(0) + 1000
-    asked = subprocess.run([*ours.enter(), sys.executable, "-c", ASK, SOCKET, str(uid)], stdout=subprocess.PIPE,
-                           check=True, timeout=30)
+    reply = ours.python(ASK, str(uid), check=True).stdout.encode()
     keys, calls = settings.programs.keys([uid]), settings.slow(5)
     with TestHost() as bare:
         bare.run(["mkdir", "-p", str(Path(SOCKET).parent)], check=True)
-        settings.programs.serve_canned(bare, SOCKET, asked.stdout)
-        timings = in_turns(settings.rounds, lambda: settings.programs.lookups(ours, "systemd", "user", keys, calls),
-                           lambda: settings.programs.lookups(bare, "systemd", "user", keys, calls))
-    for timing in (timing for pair in timings for timing in pair):
-        assert timing.found > calls, f"{timing.found} of more than {calls} look-ups found something"
-    pairs = Pairs.of((a.loop / NANOSECONDS, b.loop / NANOSECONDS) for a, b in timings)
+        settings.programs.serve_canned(bare, SOCKET, reply)
+        pairs, _ = user_records(settings, ours, bare, keys, calls)
     yield Row.of_pairs("the same user's each time", "us", "a server in C with one reply", pairs, machines=FEW)
 
 
