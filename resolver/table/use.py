@@ -9,6 +9,22 @@ from resolver.table.file import SECTIONS
 ADDRESSES_AT, EXTENTS_AT = lib.ADDRESSES_AT, lib.EXTENTS_AT
 
 
+def name_places(machine: int) -> range:
+    """Of a machine's own name; its other names have none (Places, in table.h)."""
+    return range(machine, machine + 1)
+
+
+def address_places(machine: int) -> range:
+    """Of its first addresses."""
+    return range(machine * ADDRESSES_AT, (machine + 1) * ADDRESSES_AT)
+
+
+def extent_places(machine: int, kind: str) -> range:
+    """Of its first `uid` or `gid` extent."""
+    first = machine * EXTENTS_AT + (kind == "gid")
+    return range(first, first + 1)
+
+
 class Pool:
     """Which records of a section are free. Record 0 is nobody.
 
@@ -38,14 +54,14 @@ class Pool:
         self._left -= 1
         return index
 
-    def take_all(self, count: int, place: int, own: int) -> list[int]:
-        """So many records, of which the first `own` have a place, one behind the other."""
-        return [self.take(place + n if n < own else 0) for n in range(count)]
+    def take_all(self, count: int, places: range) -> list[int]:
+        """So many records: the first at these places, if they are free."""
+        return [self.take(place) for place in places[:count]] + [self.take() for _ in range(count - len(places))]
 
-    def take_row(self, first: int, count: int) -> None:
-        """These, which are free, one behind the other."""
-        self._taken[first : first + count] = b"\1" * count
-        self._left -= count
+    def take_row(self, places: range) -> None:
+        """These, which are free."""
+        self._taken[places.start : places.stop] = b"\1" * len(places)
+        self._left -= len(places)
 
     def give_back(self, index: int) -> None:
         self._taken[index] = False

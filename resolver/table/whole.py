@@ -13,7 +13,16 @@ from resolver.core.machine import ChosenAddress
 from resolver.core.names import name_key
 from resolver.core.registry import Entry
 from resolver.table.slot import Slot
-from resolver.table.use import ADDRESSES_AT, EXTENTS_AT, Place, Pool, Use
+from resolver.table.use import (
+    ADDRESSES_AT,
+    EXTENTS_AT,
+    Place,
+    Pool,
+    Use,
+    address_places,
+    extent_places,
+    name_places,
+)
 
 AT_ONCE = 256
 """Machines that are handed over in one piece: tuples of ten thousand would take megabytes."""
@@ -37,12 +46,12 @@ def address_flags(address: ChosenAddress) -> int:
 def write_all(slot: Slot, use: Use, entries: Sequence[Entry]) -> None:
     """Into a slot that is empty, of which nothing is in use yet, and where there is room."""
     # First all have their own places (table.h), so that none goes to what another one has too much.
-    use.machines.take_row(1, len(entries))
-    use.names.take_row(1, len(entries))
     for machine, entry in enumerate(entries, 1):
-        use.addresses.take_row(machine * ADDRESSES_AT, min(len(entry.addresses), ADDRESSES_AT))
-        use.extents.take_row(machine * EXTENTS_AT, min(len(entry.uid_extents), 1))
-        use.extents.take_row(machine * EXTENTS_AT + 1, min(len(entry.gid_extents), 1))
+        use.machines.take_row(range(machine, machine + 1))
+        use.names.take_row(name_places(machine))
+        use.addresses.take_row(address_places(machine)[:len(entry.addresses)])
+        use.extents.take_row(extent_places(machine, "uid")[:len(entry.uid_extents)])
+        use.extents.take_row(extent_places(machine, "gid")[:len(entry.gid_extents)])
     whole = _Whole(slot, use)
     for machine, entry in enumerate(entries, 1):
         whole.add(machine, entry)
@@ -63,9 +72,9 @@ class _Records:
     def next_machine(self) -> None:
         self._placed += [()] * self._places  # what stays so is not written
 
-    def indices(self, place: int, own: int, count: int) -> tuple[int, ...]:
-        """For so many records: at most `own` from `place` on, which were taken, and others."""
-        return (*range(place, place + min(own, count)), *(self._pool.take() for _ in range(count - own)))
+    def indices(self, count: int, places: range) -> tuple[int, ...]:
+        """For so many records: the places, which were taken, and others."""
+        return (*places[:count], *(self._pool.take() for _ in range(count - len(places))))
 
     def put(self, index: int, record: tuple[object, ...]) -> None:
         at = index - self._first
@@ -101,8 +110,8 @@ class _Whole:
             records.next_machine()
         names = self._add_names(machine, entry)
         addresses = self._add_addresses(machine, entry.addresses)
-        uids = self._add_extents(machine, 0, "uid_ranges", entry.uid_extents)
-        gids = self._add_extents(machine, 1, "gid_ranges", entry.gid_extents)
+        uids = self._add_extents(machine, "uid", entry.uid_extents)
+        gids = self._add_extents(machine, "gid", entry.gid_extents)
         self._machines.put(machine, (entry.machine.name.encode(), entry.label.encode(),
                                      *(indices[0] if indices else 0 for indices in (addresses, uids, gids))))
         self._use.places[entry.key] = Place(machine, names, addresses, uids, gids)
@@ -125,7 +134,7 @@ class _Whole:
 
     def _add_names(self, machine: int, entry: Entry) -> tuple[tuple[int, int], ...]:
         names = names_of(entry)
-        indices = self._names.indices(machine, 1, len(names))  # its own name is the first
+        indices = self._names.indices(len(names), name_places(machine))  # its own name is the first
         for index, (kind, name) in zip(indices, names, strict=True):
             raw = name.encode()
             hashed = lib.table_hash_name(raw, len(raw))
@@ -135,7 +144,7 @@ class _Whole:
         return tuple((kind, index) for index, (kind, _) in zip(indices, names, strict=True))
 
     def _add_addresses(self, machine: int, addresses: tuple[ChosenAddress, ...]) -> tuple[int, ...]:
-        indices = self._addresses.indices(machine * ADDRESSES_AT, ADDRESSES_AT, len(addresses))
+        indices = self._addresses.indices(len(addresses), address_places(machine))
         for address, index, following in zip(addresses, indices, (*indices[1:], 0), strict=False):
             packed = address.packed.ljust(16, b"\0")
             hashed = lib.table_hash_address(address.family, packed)
@@ -147,10 +156,10 @@ class _Whole:
                                         address_flags(address), packed))
         return indices
 
-    def _add_extents(self, machine: int, place: int, ranges: str, extents: tuple[Extent, ...]) -> tuple[int, ...]:
-        indices = self._extents.indices(machine * EXTENTS_AT + place, 1, len(extents))
+    def _add_extents(self, machine: int, kind: str, extents: tuple[Extent, ...]) -> tuple[int, ...]:
+        indices = self._extents.indices(len(extents), extent_places(machine, kind))
         for (inside_first, host_first, length), index, following in zip(extents, indices, (*indices[1:], 0),
                                                                         strict=False):
             self._extents.put(index, (inside_first, length, host_first, following))
-            self._ranges[ranges].append((host_first, length, inside_first, machine))
+            self._ranges[f"{kind}_ranges"].append((host_first, length, inside_first, machine))
         return indices

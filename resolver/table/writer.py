@@ -18,7 +18,7 @@ from resolver.core.machine import ChosenAddress
 from resolver.core.registry import Change, Entry
 from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile
 from resolver.table.slot import Range, Slot
-from resolver.table.use import ADDRESSES_AT, EXTENTS_AT, Place, Use
+from resolver.table.use import Place, Use, address_places, extent_places
 from resolver.table.whole import address_flags, names_of, write_all
 
 
@@ -204,7 +204,7 @@ class TableWriter:
         place.names = tuple(name for name in place.names if name not in names)
 
     def _add_addresses(self, slot: Slot, place: Place, addresses: Sequence[ChosenAddress]) -> None:
-        indices = self._use.addresses.take_all(len(addresses), place.machine * ADDRESSES_AT, ADDRESSES_AT)
+        indices = self._use.addresses.take_all(len(addresses), address_places(place.machine))
         place.addresses = tuple(indices)
         following = 0
         for address in reversed(addresses):
@@ -236,7 +236,7 @@ class TableWriter:
         slot.record("machines", place.machine).first_address = 0
 
     def _add_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:
-        indices = self._use.extents.take_all(len(extents), place.machine * EXTENTS_AT + (kind == "gid"), 1)
+        indices = self._use.extents.take_all(len(extents), extent_places(place.machine, kind))
         setattr(place, f"{kind}_extents", tuple(indices))
         following = 0
         for extent in reversed(extents):
