@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: MIT
 """All machines at once, in an empty slot: as it would be if they came one by one, in two thirds of the time.
 
-The records of each section are gathered as tuples, whose fields are in the order of nss_module/table.h, and handed to
-cffi in one piece.
+The records of each section are gathered and handed to cffi in one piece.
 """
 
 from collections.abc import Sequence
 
-from resolver._table import lib
 from resolver.core.idmap import Extent
 from resolver.core.machine import ChosenAddress
-from resolver.core.names import name_key
 from resolver.core.registry import Entry
+from resolver.table.records import (
+    Record,
+    address_record,
+    extent_record,
+    hash_of_address,
+    hash_of_name,
+    name_record,
+    names_of,
+    range_record,
+)
 from resolver.table.slot import Slot
 from resolver.table.use import (
     ADDRESSES_AT,
@@ -26,21 +33,6 @@ from resolver.table.use import (
 
 AT_ONCE = 256
 """Machines that are handed over in one piece: tuples of ten thousand would take megabytes."""
-
-
-def names_of(entry: Entry) -> list[tuple[int, str]]:
-    """The names by which look-ups find a machine, each with its enum name_kind."""
-    names = [(lib.NAME_MACHINE, name_key(entry.machine.name))]
-    if entry.label:
-        names.append((lib.NAME_LABEL, entry.label))
-    if entry.alias:
-        names.append((lib.NAME_ALIAS, entry.alias))
-    return names
-
-
-def address_flags(address: ChosenAddress) -> int:
-    """enum address_flags."""
-    return lib.ADDRESS_SCOPED * address.scoped | lib.ADDRESS_REVERSE * address.reverse
 
 
 def write_all(slot: Slot, use: Use, entries: Sequence[Entry]) -> None:
@@ -66,8 +58,8 @@ class _Records:
         self._pool = pool
         self._places = places
         self._first = places  # the first machine's
-        self._placed: list[tuple[object, ...]] = []
-        self._others: list[tuple[int, tuple[object, ...]]] = []
+        self._placed: list[Record] = []
+        self._others: list[tuple[int, Record]] = []
 
     def next_machine(self) -> None:
         self._placed += [()] * self._places  # what stays so is not written
@@ -76,7 +68,7 @@ class _Records:
         """For so many records: the places, which were taken, and others."""
         return (*places[:count], *(self._pool.take() for _ in range(count - len(places))))
 
-    def put(self, index: int, record: tuple[object, ...]) -> None:
+    def put(self, index: int, record: Record) -> None:
         at = index - self._first
         if 0 <= at < len(self._placed):
             self._placed[at] = record
@@ -134,32 +126,27 @@ class _Whole:
 
     def _add_names(self, machine: int, entry: Entry) -> tuple[tuple[int, int], ...]:
         names = names_of(entry)
-        indices = self._names.indices(len(names), name_places(machine))  # its own name is the first
+        indices = self._names.indices(len(names), name_places(machine))
         for index, (kind, name) in zip(indices, names, strict=True):
-            raw = name.encode()
-            hashed = lib.table_hash_name(raw, len(raw))
+            hashed = hash_of_name(name)
             bucket = hashed & self._use.name_mask
-            self._names.put(index, (hashed, kind, machine, self._name_buckets[bucket], raw))
+            self._names.put(index, name_record(hashed, kind, machine, self._name_buckets[bucket], name))
             self._name_buckets[bucket] = index
         return tuple((kind, index) for index, (kind, _) in zip(indices, names, strict=True))
 
     def _add_addresses(self, machine: int, addresses: tuple[ChosenAddress, ...]) -> tuple[int, ...]:
         indices = self._addresses.indices(len(addresses), address_places(machine))
         for address, index, following in zip(addresses, indices, (*indices[1:], 0), strict=False):
-            packed = address.packed.ljust(16, b"\0")
-            hashed = lib.table_hash_address(address.family, packed)
-            next_in_bucket = 0
+            hashed, next_in_bucket = hash_of_address(address), 0
             if address.reverse:
                 bucket = hashed & self._use.address_mask
                 next_in_bucket, self._address_buckets[bucket] = self._address_buckets[bucket], index
-            self._addresses.put(index, (machine, following, hashed, next_in_bucket, address.family, address.scope_id,
-                                        address_flags(address), packed))
+            self._addresses.put(index, address_record(hashed, machine, following, next_in_bucket, address))
         return indices
 
     def _add_extents(self, machine: int, kind: str, extents: tuple[Extent, ...]) -> tuple[int, ...]:
         indices = self._extents.indices(len(extents), extent_places(machine, kind))
-        for (inside_first, host_first, length), index, following in zip(extents, indices, (*indices[1:], 0),
-                                                                        strict=False):
-            self._extents.put(index, (inside_first, length, host_first, following))
-            self._ranges[f"{kind}_ranges"].append((host_first, length, inside_first, machine))
+        for extent, index, following in zip(extents, indices, (*indices[1:], 0), strict=False):
+            self._extents.put(index, extent_record(extent, following))
+            self._ranges[f"{kind}_ranges"].append(range_record(extent, machine))
         return indices

@@ -17,9 +17,18 @@ from resolver.core.idmap import Extent
 from resolver.core.machine import ChosenAddress
 from resolver.core.registry import Change, Entry
 from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile
+from resolver.table.records import (
+    address_record,
+    extent_record,
+    hash_of_address,
+    hash_of_name,
+    name_record,
+    names_of,
+    range_record,
+)
 from resolver.table.slot import Range, Slot
 from resolver.table.use import Place, Use, address_places, extent_places
-from resolver.table.whole import address_flags, names_of, write_all
+from resolver.table.whole import write_all
 
 
 class TableWriter:
@@ -186,14 +195,10 @@ class TableWriter:
     def _add_name(self, slot: Slot, place: Place, kind: int, name: str) -> None:
         index = self._use.names.take(place.machine if kind == lib.NAME_MACHINE else 0)
         place.names = (*place.names, (kind, index))
-        raw = name.encode()
-        record = slot.record("names", index)
-        record.hash = lib.table_hash_name(raw, len(raw))
-        record.kind = kind
-        record.machine = place.machine
-        record.name = raw
-        bucket = slot.record("name_buckets", record.hash & self._use.name_mask)
-        record.next, bucket[0] = bucket[0], index
+        hashed = hash_of_name(name)
+        bucket = slot.record("name_buckets", hashed & self._use.name_mask)
+        slot.fill("names", index, [name_record(hashed, kind, place.machine, bucket[0], name)])
+        bucket[0] = index
 
     def _drop_names(self, slot: Slot, place: Place, names: Sequence[tuple[int, int]]) -> None:
         for _, index in names:
@@ -209,19 +214,11 @@ class TableWriter:
         following = 0
         for address in reversed(addresses):
             index = indices.pop()
-            packed = address.packed.ljust(16, b"\0")
-            record = slot.record("addresses", index)
-            record.machine = place.machine
-            record.next = following
-            record.hash = lib.table_hash_address(address.family, packed)
-            record.next_in_bucket = 0
-            record.family = address.family
-            record.scope_id = address.scope_id
-            record.flags = address_flags(address)
-            ffi.memmove(record.bytes, packed, 16)
+            hashed, next_in_bucket = hash_of_address(address), 0
             if address.reverse:
-                bucket = slot.record("address_buckets", record.hash & self._use.address_mask)
-                record.next_in_bucket, bucket[0] = bucket[0], index
+                bucket = slot.record("address_buckets", hashed & self._use.address_mask)
+                next_in_bucket, bucket[0] = bucket[0], index
+            slot.fill("addresses", index, [address_record(hashed, place.machine, following, next_in_bucket, address)])
             following = index
         slot.record("machines", place.machine).first_address = following
 
@@ -241,9 +238,7 @@ class TableWriter:
         following = 0
         for extent in reversed(extents):
             index = indices.pop()
-            record = slot.record("extents", index)
-            record.inside_first, record.host_first, record.length = extent
-            record.next = following
+            slot.fill("extents", index, [extent_record(extent, following)])
             following = index
             self._insert_range(slot, f"{kind}_ranges", place.machine, extent)
         setattr(slot.record("machines", place.machine), f"first_{kind}_extent", following)
@@ -263,8 +258,7 @@ class TableWriter:
         behind = len(starts) - at
         record = slot.records(section, at, behind + 1)
         ffi.memmove(record + 1, record, behind * ffi.sizeof("struct range_record"))
-        record.host_first, record.length = extent.host_first, extent.length
-        record.inside_first, record.machine = extent.inside_first, machine
+        record[0] = range_record(extent, machine)
         starts.insert(at, extent.host_first)
         slot.set_count(section, len(starts))
 
