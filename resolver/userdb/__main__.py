@@ -35,6 +35,10 @@ EXIT_ALREADY_RUNNING = os.EX_TEMPFAIL
 DESCRIPTORS_BESIDES_CONNECTIONS = 64
 """Files that the process has open anyway, with room to spare."""
 
+LINGER_SECONDS = 50e-6
+"""What a caller, libnss_systemd, takes between one user's record and the question for the next, with room to spare; as
+long as it takes us to be woken. Measured: a call takes a quarter less, and no more with 25 or 200."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +69,7 @@ def serve(options: Options) -> int:
     table = TableReader(options.table)
     service = Service("mymachines", PROGRAM, resolver.__version__, "", [user_database_interface()],
                       {INTERFACE: UserDatabase(table, TableUnavailable)}, KnownReplies(table.generation))
-    loop = EpollLoop()
+    loop = EpollLoop(LINGER_SECONDS)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, loop.stop)
     server = Server.at_path(loop, service, options.socket, limits())

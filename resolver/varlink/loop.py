@@ -48,9 +48,16 @@ class _Timer:
 
 
 class EpollLoop:
-    """Callbacks for file descriptors, timers and signals, in one thread. An exception in one ends run()."""
+    """Callbacks for file descriptors, timers and signals, in one thread. An exception in one ends run().
 
-    def __init__(self) -> None:
+    To fall asleep and be woken takes longer than a short answer. With `linger_seconds`, a loop that had something to do
+    within that time looks so long again before it sleeps; between looks whoever else wants the processor has it. So a
+    client that asks one thing after the other finds it awake, and one who asks a single thing costs that time once.
+    """
+
+    def __init__(self, linger_seconds: float = 0) -> None:
+        self._linger_seconds = linger_seconds
+        self._lingers = False  # whether the last wait was that short
         self._epoll = select.epoll()
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
@@ -98,7 +105,7 @@ class EpollLoop:
         """Until stop()."""
         self._running = True
         while self._running:
-            events = self._epoll.poll(self._timeout())
+            events = self._wait()
             for fd, event in events:
                 # Looked up now: an earlier callback of this round may have removed it. EPOLLHUP and EPOLLERR are for
                 # whoever listens, read or write will tell them.
@@ -127,6 +134,17 @@ class EpollLoop:
                 os.close(fd)
             self._wakeup = None
         self._epoll.close()
+
+    def _wait(self) -> list[tuple[int, int]]:
+        began = time.monotonic()
+        if self._lingers and not self._ready:
+            while time.monotonic() - began < self._linger_seconds:
+                if events := self._epoll.poll(0):
+                    return events
+                os.sched_yield()
+        events = self._epoll.poll(self._timeout())
+        self._lingers = time.monotonic() - began < self._linger_seconds
+        return events
 
     def _timeout(self) -> float | None:
         if self._ready:

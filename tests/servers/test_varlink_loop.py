@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The small loop: what is ready, in which order; timers; signals."""
+"""The small loop: what is ready, in which order; timers; signals; when it sleeps."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ import pytest
 from resolver.varlink.loop import EpollLoop
 
 
-@pytest.fixture
-def loop() -> Iterator[EpollLoop]:
-    loop = EpollLoop()
+@pytest.fixture(params=[0, 50e-6])
+def loop(request: pytest.FixtureRequest) -> Iterator[EpollLoop]:
+    loop = EpollLoop(request.param)
     yield loop
     loop.close()
 
@@ -99,3 +99,53 @@ def test_signals_wake_it(loop: EpollLoop) -> None:
     loop.run()
     loop.close()
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+def test_what_comes_while_it_lingers_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others run when it yields: the second byte comes then, and else not at all."""
+    loop, (near, far) = EpollLoop(linger_seconds=60), socket.socketpair()
+    received: list[int] = []
+    yielded: list[int] = []
+
+    def others_run() -> None:
+        yielded.append(len(received))
+        if len(yielded) == 3:
+            far.send(b"2")
+
+    def on_readable() -> None:
+        received.append(int(near.recv(1)))
+        if received[-1] == 2:
+            loop.stop()
+
+    monkeypatch.setattr(os, "sched_yield", others_run)
+    with near, far:
+        far.send(b"1")
+        loop.add_reader(near.fileno(), on_readable)
+        loop.call_later(30, loop.stop)
+        loop.run()
+    loop.close()
+    assert received == [1, 2]
+    assert yielded == [1, 1, 1]
+
+
+def test_it_sleeps_where_nothing_came_while_it_lingered(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = EpollLoop(linger_seconds=0.01)
+    looks = 0
+    looks_by_then: list[int] = []
+
+    def others_run() -> None:
+        nonlocal looks
+        looks += 1
+
+    def once_more() -> None:
+        looks_by_then.append(looks)
+        if len(looks_by_then) < 4:
+            loop.call_later(0.02, once_more)
+        else:
+            loop.stop()
+
+    monkeypatch.setattr(os, "sched_yield", others_run)
+    loop.call_later(0, once_more)
+    loop.run()
+    loop.close()
+    assert looks_by_then[1:] == looks_by_then[1:2] * 3
