@@ -128,7 +128,8 @@ class Server:
         return [connection for connections in self._by_uid.values() for connection in connections]
 
     def _on_connection(self) -> None:
-        for _ in range(ACCEPT_BATCH):
+        # No more than there are already: of the many who ask one thing, one after the other, each costs one accept(2).
+        for _ in range(min(ACCEPT_BATCH, self._count + 1)):
             try:
                 sock, _address = self._listener.accept()
             except BlockingIOError:
@@ -151,7 +152,6 @@ class Server:
 
     def _take(self, sock: socket.socket) -> None:
         try:
-            sock.setblocking(False)
             peer = Peer(sock)
         except OSError:
             sock.close()
