@@ -6,10 +6,10 @@ counts that lie. Each thousand, the server has to answer an honest query rightly
 nothing and its memory must be what it was. As root, since the table must be root's.
 """
 
+import argparse
 import functools
 import random
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -144,7 +144,11 @@ def dropped(port: int) -> int:
 
 
 def main() -> None:
-    packets, seed = (*map(int, sys.argv[1:]), *(PACKETS, 1)[len(sys.argv) - 1:])
+    parser = argparse.ArgumentParser(prog="python -m tests.dns.fuzz", description=__doc__)
+    parser.add_argument("packets", type=int, nargs="?", default=PACKETS)
+    parser.add_argument("seed", type=int, nargs="?", default=1)
+    options = parser.parse_args()
+    packets, seed = options.packets, options.seed
     with tempfile.TemporaryDirectory() as folder:
         table = Table(Path(folder, "table-1"))
         table.add("web", "10.1.2.3")

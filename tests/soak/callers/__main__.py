@@ -7,6 +7,7 @@ busy otherwise blurs single ones. The worst delay is that of one request. Memory
 and behind the last attack.
 """
 
+import argparse
 import statistics
 import sys
 
@@ -54,10 +55,16 @@ def attack(world: World, door: str, how: str, connections: int, rounds: int) -> 
 
 
 def main() -> int:
-    connections, rounds = (int(word) for word in (sys.argv[1:3] + [str(CONNECTIONS), str(ROUNDS)][len(sys.argv[1:3]):]))
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.callers", description=__doc__)
+    parser.add_argument("connections", type=int, nargs="?", default=CONNECTIONS)
+    parser.add_argument("rounds", type=int, nargs="?", default=ROUNDS)
+    parser.add_argument("doors", metavar="door", nargs="*", help="a server's socket (doors.py); without, all")
+    options = parser.parse_args()
     with World() as world, world.churn(MACHINES):
-        chosen = sys.argv[3:] or list(world.doors)
-        good = [attack(world, door, how, connections, rounds) for door in chosen for how in HOWS]
+        if unknown := set(options.doors) - set(world.doors):
+            parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(world.doors)}")
+        good = [attack(world, door, how, options.connections, options.rounds)
+                for door in options.doors or world.doors for how in HOWS]
     print(f"{good.count(True)} of {len(good)}: all served, with no more than twice the delay")
     return 0 if all(good) else 1
 
