@@ -30,11 +30,8 @@ static bool set_name(struct query *query, const char *name, size_t length)
 {
     if (length == 0 || length > MACHINE_NAME_MAX)
         return false;
-    for (size_t i = 0; i < length; i++) {
-        const char c = name[i];
-
-        query->name[i] = c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c;
-    }
+    for (size_t i = 0; i < length; i++)
+        query->name[i] = lower_case(name[i]);
     query->name[length] = '\0';
     query->length = (uint32_t)length;
     return true;
@@ -86,7 +83,7 @@ static enum answer_result prepare(const struct question *question, struct query 
 
     query->question = question;
     query->group = is_group(question);
-    if (question->layout != TABLE_LAYOUT)
+    if (question->layout != PACKET_LAYOUT)
         return ANSWER_UNAVAILABLE;
     switch (question->kind) {
     case QUESTION_HOST_BY_NAME:
@@ -122,26 +119,21 @@ static size_t format_id(uint32_t id, char digits[10])
     return length;
 }
 
-/* The one user name of (machine, id inside): of the label where a dot or the length rules the machine's name out. */
-static enum answer_result form_user_name(bool group, const char *machine, const char *label, uint32_t inside_id,
-                                         char name[32])
+/* False: tools would refuse it. */
+static bool form_user_name(bool group, const char *machine, uint32_t inside_id, char name[32])
 {
     char digits[10];
     const size_t digits_length = format_id(inside_id, digits);
-    size_t length = strlen(machine);
+    const size_t length = strlen(machine);
 
-    if (3 + length + 1 + digits_length > USER_NAME_MAX || memchr(machine, '.', length) != NULL) {
-        machine = label;
-        length = strlen(label);
-        if (length == 0)
-            return ANSWER_UNKNOWN;
-    }
+    if (length == 0 || 3 + length + 1 + digits_length > USER_NAME_MAX || memchr(machine, '.', length) != NULL)
+        return false;
     memcpy(name, group ? "vg-" : "vu-", 3);
     memcpy(name + 3, machine, length);
     name[3 + length] = '-';
     memcpy(name + 3 + length + 1, digits, digits_length);
     name[3 + length + 1 + digits_length] = '\0';
-    return ANSWER_FOUND;
+    return true;
 }
 
 static enum answer_result host_by_name(const struct slot *slot, const struct query *query, struct host_answer *host)
@@ -150,7 +142,7 @@ static enum answer_result host_by_name(const struct slot *slot, const struct que
     enum answer_result result = slot_find_name(slot, query->name, query->length, HOST_KINDS, &machine);
 
     if (result == ANSWER_FOUND)
-        result = slot_copy_names(slot, machine, host->name, NULL);
+        result = slot_copy_name(slot, machine, host->name);
     if (result == ANSWER_FOUND)
         result = slot_copy_addresses(slot, machine, host);
     return result;
@@ -160,23 +152,25 @@ static enum answer_result host_by_address(const struct slot *slot, const struct 
 {
     const struct question *question = query->question;
     uint32_t machine;
-    enum answer_result result =
-        slot_find_address(slot, question->family, question->bytes, &host->addresses[0], &machine);
+    enum answer_result result = slot_find_address(slot, question->family, question->bytes, host, &machine);
 
-    host->address_count = 1;
     if (result == ANSWER_FOUND)
-        result = slot_copy_names(slot, machine, host->name, NULL);
+        result = slot_copy_name(slot, machine, host->name);
     return result;
 }
 
+/* The one user name of (machine, id inside): of the label where a dot or the length rules the machine's name out. */
 static enum answer_result name_of_id(const struct slot *slot, const struct query *query, uint32_t machine,
                                      struct id_answer *id)
 {
     char label[20];
-    enum answer_result result = slot_copy_names(slot, machine, id->machine, label);
+    enum answer_result result = slot_copy_name(slot, machine, id->machine);
 
-    if (result == ANSWER_FOUND)
-        result = form_user_name(query->group, id->machine, label, id->inside_id, id->name);
+    if (result != ANSWER_FOUND || form_user_name(query->group, id->machine, id->inside_id, id->name))
+        return result;
+    result = slot_copy_label(slot, machine, label);
+    if (result == ANSWER_FOUND && !form_user_name(query->group, label, id->inside_id, id->name))
+        result = ANSWER_UNKNOWN;
     return result;
 }
 

@@ -19,6 +19,8 @@
 
 /* --- cdef begin --- */
 
+#define PACKET_LAYOUT 1          /* not the table's: a process that knows only an older table can ask the daemon */
+
 enum question_kind {
     QUESTION_HOST_BY_NAME = 1,   /* name */
     QUESTION_HOST_BY_ADDRESS = 2, /* family, bytes */
@@ -29,7 +31,7 @@ enum question_kind {
 };
 
 struct question {
-    uint32_t layout;             /* TABLE_LAYOUT */
+    uint32_t layout;             /* PACKET_LAYOUT */
     uint32_t kind;               /* enum question_kind */
     uint32_t id;
     uint32_t family;
@@ -68,7 +70,7 @@ struct table_name {
 };
 
 struct reply_header {
-    uint32_t layout;             /* TABLE_LAYOUT */
+    uint32_t layout;             /* PACKET_LAYOUT */
     uint32_t kind;               /* the question's */
     uint32_t result;             /* enum answer_result */
 };

@@ -146,7 +146,7 @@ static enum answer_result converse(int fd, const struct question *question, stru
 
     const size_t length = receive_reply(fd, &message);
 
-    if (length < sizeof header || header.layout != TABLE_LAYOUT || header.kind != question->kind)
+    if (length < sizeof header || header.layout != PACKET_LAYOUT || header.kind != question->kind)
         return ANSWER_UNAVAILABLE;
 
     const size_t rest = length - sizeof header;

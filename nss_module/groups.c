@@ -16,7 +16,7 @@ static enum nss_status give_group(const struct question *question, struct group 
 
 ENTRY_POINT _nss_mymachines_getgrnam_r(const char *name, struct group *group, char *buffer, size_t size, int *errnop)
 {
-    struct question question = {.layout = TABLE_LAYOUT, .kind = QUESTION_GROUP_BY_NAME};
+    struct question question = {.layout = PACKET_LAYOUT, .kind = QUESTION_GROUP_BY_NAME};
 
     if (!set_question_name(&question, name))
         return id_not_found(ANSWER_UNKNOWN, errnop);
@@ -25,7 +25,7 @@ ENTRY_POINT _nss_mymachines_getgrnam_r(const char *name, struct group *group, ch
 
 ENTRY_POINT _nss_mymachines_getgrgid_r(gid_t gid, struct group *group, char *buffer, size_t size, int *errnop)
 {
-    const struct question question = {.layout = TABLE_LAYOUT, .kind = QUESTION_GROUP_BY_ID, .id = gid};
+    const struct question question = {.layout = PACKET_LAYOUT, .kind = QUESTION_GROUP_BY_ID, .id = gid};
 
     return give_group(&question, group, buffer, size, errnop);
 }

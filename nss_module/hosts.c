@@ -46,7 +46,7 @@ static enum nss_status give_hostent(const struct host_answer *answer, int family
 
 static enum answer_result look_up_host(const char *name, struct host_answer *answer)
 {
-    struct question question = {.layout = TABLE_LAYOUT, .kind = QUESTION_HOST_BY_NAME};
+    struct question question = {.layout = PACKET_LAYOUT, .kind = QUESTION_HOST_BY_NAME};
 
     if (!set_question_name(&question, name))
         return ANSWER_UNKNOWN;
@@ -104,7 +104,7 @@ ENTRY_POINT _nss_mymachines_gethostbyname_r(const char *name, struct hostent *ho
 ENTRY_POINT _nss_mymachines_gethostbyaddr2_r(const void *address, socklen_t length, int family, struct hostent *host,
                                              char *buffer, size_t size, int *errnop, int *h_errnop, int32_t *ttlp)
 {
-    struct question question = {.layout = TABLE_LAYOUT, .kind = QUESTION_HOST_BY_ADDRESS, .family = (uint32_t)family};
+    struct question question = {.layout = PACKET_LAYOUT, .kind = QUESTION_HOST_BY_ADDRESS, .family = (uint32_t)family};
     struct host_answer answer;
 
     if (!(family == AF_INET && length == 4) && !(family == AF_INET6 && length == 16))

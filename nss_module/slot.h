@@ -30,8 +30,9 @@ struct slot {
 /* kinds: a set of 1u << enum name_kind. The name is in lower case, at most MACHINE_NAME_MAX, a zero behind it. */
 enum answer_result slot_find_name(const struct slot *slot, const char *name, uint32_t length, unsigned kinds,
                                   uint32_t *machine);
+/* The answer holds that one address then, and else anything. */
 enum answer_result slot_find_address(const struct slot *slot, uint32_t family, const uint8_t *bytes,
-                                     struct answer_address *address, uint32_t *machine);
+                                     struct host_answer *answer, uint32_t *machine);
 enum answer_result slot_find_id(const struct slot *slot, bool group, uint32_t host_id, uint32_t *machine,
                                 uint32_t *inside_id);
 
@@ -41,8 +42,8 @@ enum answer_result slot_list_names(const struct slot *slot, struct table_name *l
 
 enum answer_result slot_host_id(const struct slot *slot, bool group, uint32_t machine, uint32_t inside_id,
                                 uint32_t *host_id);
-/* label may be NULL */
-enum answer_result slot_copy_names(const struct slot *slot, uint32_t machine, char name[68], char label[20]);
+enum answer_result slot_copy_name(const struct slot *slot, uint32_t machine, char name[68]);
+enum answer_result slot_copy_label(const struct slot *slot, uint32_t machine, char label[20]);
 enum answer_result slot_copy_addresses(const struct slot *slot, uint32_t machine, struct host_answer *answer);
 
 #endif

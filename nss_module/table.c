@@ -28,14 +28,8 @@ uint32_t table_hash_name(const char *name, uint32_t length)
 {
     uint32_t hash = FNV_OFFSET;
 
-    for (uint32_t i = 0; i < length; i++) {
-        uint8_t byte = (uint8_t)name[i];
-
-        /* Not tolower(): that obeys the locale of the program that we are a guest in. */
-        if (byte >= 'A' && byte <= 'Z')
-            byte += 'a' - 'A';
-        hash = (hash ^ byte) * FNV_PRIME;
-    }
+    for (uint32_t i = 0; i < length; i++)
+        hash = (hash ^ (uint8_t)lower_case(name[i])) * FNV_PRIME;
     return mix(hash);
 }
 

@@ -16,7 +16,7 @@ static enum nss_status give_passwd(const struct question *question, struct passw
 
 ENTRY_POINT _nss_mymachines_getpwnam_r(const char *name, struct passwd *passwd, char *buffer, size_t size, int *errnop)
 {
-    struct question question = {.layout = TABLE_LAYOUT, .kind = QUESTION_USER_BY_NAME};
+    struct question question = {.layout = PACKET_LAYOUT, .kind = QUESTION_USER_BY_NAME};
 
     if (!set_question_name(&question, name))
         return id_not_found(ANSWER_UNKNOWN, errnop);
@@ -25,7 +25,7 @@ ENTRY_POINT _nss_mymachines_getpwnam_r(const char *name, struct passwd *passwd, 
 
 ENTRY_POINT _nss_mymachines_getpwuid_r(uid_t uid, struct passwd *passwd, char *buffer, size_t size, int *errnop)
 {
-    const struct question question = {.layout = TABLE_LAYOUT, .kind = QUESTION_USER_BY_ID, .id = uid};
+    const struct question question = {.layout = PACKET_LAYOUT, .kind = QUESTION_USER_BY_ID, .id = uid};
 
     return give_passwd(&question, passwd, buffer, size, errnop);
 }

@@ -77,9 +77,12 @@ class Lib:
     MACHINE_ADDRESSES_MAX: Final[int]
     USER_NAME_MAX: Final[int]
     HOST_ID_FIRST: Final[int]
-    ADDRESSES_AT: Final[int]
-    EXTENTS_AT: Final[int]
-    NAME_FREE: Final[int]
+    INET_AT_HAND: Final[int]
+    NAME_AT_HAND: Final[int]
+    KEY_MACHINE_AT: Final[int]
+    KEY_MACHINES: Final[int]
+    EXTENT_OF_UIDS: Final[int]
+    EXTENT_OF_GIDS: Final[int]
     NAME_MACHINE: Final[int]
     NAME_ALIAS: Final[int]
     NAME_LABEL: Final[int]
@@ -92,6 +95,7 @@ class Lib:
     def table_retire(self, header: CData) -> None: ...
 
     # answer.h
+    PACKET_LAYOUT: Final[int]
     QUESTION_HOST_BY_NAME: Final[int]
     QUESTION_HOST_BY_ADDRESS: Final[int]
     QUESTION_USER_BY_NAME: Final[int]

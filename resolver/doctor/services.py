@@ -51,7 +51,7 @@ def check_daemon() -> Iterator[Finding]:
 
 def _check_nss_socket() -> Iterator[Finding]:
     """One question, as the shim asks it."""
-    question = ffi.new("struct question *", {"layout": lib.TABLE_LAYOUT, "kind": lib.QUESTION_HOST_BY_NAME})
+    question = ffi.new("struct question *", {"layout": lib.PACKET_LAYOUT, "kind": lib.QUESTION_HOST_BY_NAME})
     question.name = b"localhost"    # never a machine's
     started = time.monotonic()
     try:

@@ -4,6 +4,7 @@
 import contextlib
 import mmap
 import os
+import re
 import stat
 from typing import Any, NamedTuple
 
@@ -11,8 +12,11 @@ from resolver._table import ffi, lib
 
 MAGIC = b"mymachin"
 
+_TABLE_NAME = re.compile(r"\.?(table-[0-9]+)(\.new|\.old)?")
+"""Of any layout's; see _new_path(), _aside_path()."""
+
 SCALE_FIRST = 1
-"""A first table is 28 KiB and has room for 15 machines; each scale doubles that.
+"""A first table is 20 KiB and has room for 15 machines; each scale doubles that.
 
 So small, since the kernel maps what lies in one piece of 64 KiB at the first touch of any of it: where few machines
 are, the first look-up of a process takes one page fault, and no time for pages without use.
@@ -33,24 +37,26 @@ class SectionShape(NamedTuple):
         return cls(field, record, int(ffi.sizeof(record)), records)
 
     def capacity(self, scale: int) -> int:
-        """Records at a scale. Buckets stay a power of two, as the reader requires."""
+        """Records at a scale. Keys stay a power of two, as the reader requires."""
         return self.records * scale
 
 
 LINE = 64
-"""Sections begin where a line of the processor's cache does: of the smaller records, none then lies in two."""
+"""Sections begin where a line of the processor's cache does: a machine's record is one line then."""
 
-# Of a machine: its name, its label and an alias; a few addresses and extents. Buckets: about one a name or address.
+# Of a machine: a few addresses and extents that its record does not hold; keys for three names, and as many addresses.
 SECTIONS = (
     SectionShape.of("machines", "struct machine_record", 16),
-    SectionShape.of("names", "struct name_record", 48),
-    SectionShape.of("name_buckets", "uint32_t", 32),
-    SectionShape.of("addresses", "struct address_record", 64),
-    SectionShape.of("address_buckets", "uint32_t", 64),
+    SectionShape.of("details", "struct detail_record", 16),
+    SectionShape.of("addresses", "struct address_record", 48),
     SectionShape.of("extents", "struct extent_record", 48),
+    SectionShape.of("name_keys", "uint32_t", 64),
+    SectionShape.of("address_keys", "uint32_t", 128),
     SectionShape.of("uid_ranges", "struct range_record", 24),
     SectionShape.of("gid_ranges", "struct range_record", 24),
 )
+RANGES = ("uid_ranges", "gid_ranges")
+"""Of these, the slot's header tells how many are in use."""
 
 
 def _round_up(size: int, unit: int) -> int:
@@ -214,7 +220,7 @@ class TableFile:
         for shape in SECTIONS:
             section = getattr(header, shape.field)
             section.offset = offsets[shape.field]
-            section.capacity = shape.capacity(self.scale)
+            section.capacity = 0 if shape.field in RANGES else shape.capacity(self.scale)
 
 
 def _new_path(path: str) -> str:
@@ -233,18 +239,35 @@ def _retire_aside(path: str) -> None:
     """Retire the file that another one has replaced, if there still is one. OSError."""
     aside = _aside_path(path)
     try:
-        descriptor = os.open(aside, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        # The writer may have been killed before the new file was at the path: then this one is the table.
+        if not (os.path.exists(path) and os.path.samestat(os.lstat(aside), os.lstat(path))):
+            _retire_file(aside)
     except FileNotFoundError:
         return
+    os.unlink(aside)
+
+
+def retire_others(path: str) -> None:
+    """Retire and remove tables of other layouts beside this one: nobody writes them any more, and processes that have
+    them mapped would believe them for as long as they live."""
+    directory, own = os.path.split(path)
+    for name in os.listdir(directory):
+        found = _TABLE_NAME.fullmatch(name)
+        if found is not None and found[1] != own:
+            with contextlib.suppress(OSError):
+                _retire_file(os.path.join(directory, name))
+                os.unlink(os.path.join(directory, name))
+
+
+def _retire_file(path: str) -> None:
+    """If it is one that could be a table. The header is the same in every layout. OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
-        # The writer may have been killed before the new file was at the path: then this one is the table.
-        current = os.path.exists(path) and os.path.samestat(status, os.lstat(path))
-        if not current and stat.S_ISREG(status.st_mode) and status.st_size >= lib.TABLE_PAGE:
+        if stat.S_ISREG(status.st_mode) and status.st_size >= lib.TABLE_PAGE:
             with mmap.mmap(descriptor, lib.TABLE_PAGE) as page:
                 buffer = ffi.from_buffer("uint8_t[]", page, require_writable=True)
                 lib.table_retire(ffi.cast("struct table_header *", buffer))
                 ffi.release(buffer)
     finally:
         os.close(descriptor)
-    os.unlink(aside)

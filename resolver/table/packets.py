@@ -19,7 +19,7 @@ def answer_packet(registry: Registry, packet: bytes) -> bytes | None:
         return None
     question = ffi.from_buffer("struct question *", packet)
     name = bytes(ffi.buffer(question.name))
-    if question.layout != lib.TABLE_LAYOUT or b"\0" not in name:
+    if question.layout != lib.PACKET_LAYOUT or b"\0" not in name:
         return None
     lookup = _LOOKUPS.get(question.kind)
     if lookup is None:
@@ -27,7 +27,7 @@ def answer_packet(registry: Registry, packet: bytes) -> bytes | None:
     # Names that are no ASCII are nobody's; as replacement characters they match nothing either.
     body = lookup(registry, question, name.partition(b"\0")[0].decode("ascii", "replace"))
     header = ffi.new("struct reply_header *")
-    header.layout = lib.TABLE_LAYOUT
+    header.layout = lib.PACKET_LAYOUT
     header.kind = question.kind
     header.result = lib.ANSWER_UNKNOWN if body is None else lib.ANSWER_FOUND
     return bytes(ffi.buffer(header)) + (body or b"")

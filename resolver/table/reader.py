@@ -101,7 +101,7 @@ class TableReader:
 
     def _ask(self, kind: int, asked: dict[str, Any]) -> bool:
         question = ffi.new("struct question *")
-        question.layout, question.kind = lib.TABLE_LAYOUT, kind
+        question.layout, question.kind = lib.PACKET_LAYOUT, kind
         name: str = asked.pop("name", "")
         if not name.isascii() or "\0" in name or len(name) > MACHINE_NAME_MAX:
             return False  # nobody's

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One slot being written: typed access to its records, and a note of every byte range that was changed."""
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +58,12 @@ class Slot:
         """A pointer to one record, to be read alone."""
         return self._sections[field][0] + index
 
+    def fill_whole(self, field: str, numbers: "array[int]") -> None:
+        """Write a section of numbers."""
+        size = len(numbers) * numbers.itemsize
+        ffi.memmove(self.records(field, 0, len(numbers)), numbers, size)
+
     def set_count(self, ranges: str, count: int) -> None:
         """How many records of uid_ranges or gid_ranges are in use."""
         self.changed.append((0, _HEADER_SIZE))
-        setattr(self.header, ranges.removesuffix("s") + "_count", count)
+        getattr(self.header, ranges).capacity = count

@@ -1,79 +1,102 @@
 # SPDX-License-Identifier: MIT
 """Which records of a table are in use, and for what: the same for both slots, which differ only in age."""
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from resolver._table import lib
 from resolver.table.file import SECTIONS
 
-ADDRESSES_AT, EXTENTS_AT = lib.ADDRESSES_AT, lib.EXTENTS_AT
-
-
-def name_places(machine: int) -> range:
-    """Of a machine's own name; its other names have none (Places, in table.h)."""
-    return range(machine, machine + 1)
-
-
-def address_places(machine: int) -> range:
-    """Of its first addresses."""
-    return range(machine * ADDRESSES_AT, (machine + 1) * ADDRESSES_AT)
-
-
-def extent_places(machine: int, kind: str) -> range:
-    """Of its first `uid` or `gid` extent."""
-    first = machine * EXTENTS_AT + (kind == "gid")
-    return range(first, first + 1)
-
 
 class Pool:
-    """Which records of a section are free. Record 0 is nobody.
+    """Which records of a section are free. Record 0 is nobody."""
 
-    Those below `shared` are at machines' own places (Places, in table.h): others have them when nothing else is left.
-    """
-
-    def __init__(self, capacity: int, shared: int) -> None:
+    def __init__(self, capacity: int) -> None:
         self._taken = bytearray(capacity)
         self._taken[0] = True
         self._left = capacity - 1
-        self._shared = shared
 
     def left(self) -> int:
         """How many records can still be taken."""
         return self._left
 
-    def take(self, wanted: int = 0) -> int:
-        """The wanted record, else the first free one behind it; 0: one without a place. Asserts that one is left."""
-        taken = self._taken
-        index = wanted or self._shared
-        if taken[index]:
-            index = taken.find(False, index)
-            if index < 0:
-                index = taken.find(False)
-                assert index > 0
-        taken[index] = True
+    def take(self, count: int) -> tuple[int, ...]:
+        """The first free ones, of which so many are left."""
+        taken, at, indices = self._taken, 0, []
+        for _ in range(count):
+            at = taken.index(False, at)
+            taken[at] = True
+            indices.append(at)
+        self._left -= count
+        return tuple(indices)
+
+    def give_back(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            self._taken[index] = False
+            self._left += 1
+
+
+def keys_in_use(places: int) -> int:
+    """So many keys, in a section of so many places, at the most: with fewer free ones, searches become long."""
+    return places * 3 // 4
+
+
+class Keys:
+    """A section of keys (Keys, in table.h). `words` is what it holds."""
+
+    def __init__(self, places: int) -> None:
+        self._mask = places - 1
+        self._left = keys_in_use(places)
+        self._hashes = array("I", bytes(4 * places))
+        self.words = array("I", bytes(4 * places))
+
+    def left(self) -> int:
+        """How many keys can still be added."""
+        return self._left
+
+    def add(self, hashed: int, machine: int, kind: int = 0) -> int:
+        """The place that the key got. `kind`: enum name_kind."""
+        at = hashed & self._mask
+        while self.words[at]:
+            at = (at + 1) & self._mask
+        self.words[at], self._hashes[at] = _word(hashed, machine, kind), hashed
         self._left -= 1
-        return index
+        return at
 
-    def take_all(self, count: int, places: range) -> list[int]:
-        """So many records: the first at these places, if they are free."""
-        return [self.take(place) for place in places[:count]] + [self.take() for _ in range(count - len(places))]
+    def drop(self, hashed: int, machine: int, kind: int = 0) -> list[int]:
+        """The places that changed: keys behind it, which would not be found any more behind a free place, move up.
 
-    def take_row(self, places: range) -> None:
-        """These, which are free."""
-        self._taken[places.start : places.stop] = b"\1" * len(places)
-        self._left -= len(places)
-
-    def give_back(self, index: int) -> None:
-        self._taken[index] = False
+        KeyError: it is not there.
+        """
+        mask, words, hashes = self._mask, self.words, self._hashes
+        word = _word(hashed, machine, kind)
+        at = hashed & mask
+        while (words[at], hashes[at]) != (word, hashed):
+            if not words[at]:
+                raise KeyError(hashed, machine, kind)
+            at = (at + 1) & mask
+        changed = [at]
+        free = at
+        while words[at := (at + 1) & mask]:
+            if (at - hashes[at]) & mask >= (at - free) & mask:  # its own place is not behind the free one
+                words[free], hashes[free] = words[at], hashes[at]
+                changed.append(at)
+                free = at
+        words[free] = 0
         self._left += 1
+        return changed
+
+
+def _word(hashed: int, machine: int, kind: int) -> int:
+    return hashed & 0xff000000 | machine << lib.KEY_MACHINE_AT | kind
 
 
 @dataclass(slots=True)
 class Place:
-    """Where a machine's parts lie."""
+    """Where a machine's parts lie: its record and its details, and what is in pools."""
 
     machine: int
-    names: tuple[tuple[int, int], ...] = ()  # enum name_kind, and the record
     addresses: tuple[int, ...] = ()
     uid_extents: tuple[int, ...] = ()
     gid_extents: tuple[int, ...] = ()
@@ -85,10 +108,8 @@ class Use:
     def __init__(self, scale: int) -> None:
         capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
         self.places: dict[str, Place] = {}  # by the machine's key
-        machines = capacity["machines"]
-        self.machines, self.names = Pool(machines, 1), Pool(capacity["names"], machines)
-        self.addresses = Pool(capacity["addresses"], machines * ADDRESSES_AT)
-        self.extents = Pool(capacity["extents"], machines * EXTENTS_AT)
+        self.machines = Pool(capacity["machines"])
+        self.addresses, self.extents = Pool(capacity["addresses"]), Pool(capacity["extents"])
+        self.name_keys, self.address_keys = Keys(capacity["name_keys"]), Keys(capacity["address_keys"])
         self.range_starts: dict[str, list[int]] = {"uid_ranges": [], "gid_ranges": []}  # sorted, as the records are
         self.range_capacity = capacity["uid_ranges"]
-        self.name_mask, self.address_mask = capacity["name_buckets"] - 1, capacity["address_buckets"] - 1

@@ -10,24 +10,26 @@ Which record holds what is kept in Python (use.py). A start, and a table that gr
 import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from resolver._table import ffi, lib
 from resolver.core.idmap import Extent
 from resolver.core.machine import ChosenAddress
 from resolver.core.registry import Change, Entry
-from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile
+from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile, retire_others
 from resolver.table.records import (
+    NOTHING,
+    Parts,
     address_record,
+    chain,
+    detail_record,
     extent_record,
     hash_of_address,
     hash_of_name,
-    name_record,
-    names_of,
+    machine_record,
     range_record,
 )
 from resolver.table.slot import Range, Slot
-from resolver.table.use import Place, Use, address_places, extent_places
+from resolver.table.use import Keys, Place, Use, keys_in_use
 from resolver.table.whole import write_all
 
 
@@ -49,25 +51,28 @@ class TableWriter:
     def reset(self) -> None:
         """Publish the registry as it is: at start, and after a failure. An adopted table changes in one step."""
         entries = list(self._registry)
+        need = _need(map(Parts.of, entries))
         if self._table is None:
             self._table = TableFile.adopt(self.path)
             self._open_slots()
-        if self._table is not None and _fits(entries, self._table.scale):
+        if self._table is not None and _fits(need, self._table.scale):
             self._rebuild(entries)
-            return
-        scale = SCALE_FIRST if self._table is None else self._table.scale
-        while not _fits(entries, scale):
-            scale *= 2
-        self._replace(entries, scale)
+        else:
+            scale = SCALE_FIRST if self._table is None else self._table.scale
+            while not _fits(need, scale):
+                scale *= 2
+            self._replace(entries, scale)
+        retire_others(self.path)
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Make changes that the registry went through visible to every reader, all at once."""
-        if self._table is None or not self._have_room(changes):
+        parts = [Parts.of(change.after) for change in changes]
+        if self._table is None or not self._have_room(_need(now for now in parts if now is not NOTHING)):
             self.reset()
             return
         slot = self._begin()
-        for change in changes:
-            self._apply(slot, change)
+        for change, now in zip(changes, parts, strict=True):
+            self._apply(slot, change, now)
         self._commit(slot)
 
     def close(self, unlink: bool) -> None:
@@ -133,124 +138,86 @@ class TableWriter:
             old.retire()
             old.close()
 
-    def _have_room(self, changes: Sequence[Change]) -> bool:
-        entries = [change.after for change in changes if change.after is not None]
-        need = _need(entries)
+    def _have_room(self, need: "Need") -> bool:
         use = self._use
         ranges = max(map(len, use.range_starts.values()))
-        return (need.machines <= use.machines.left() and need.names <= use.names.left()
-                and need.addresses <= use.addresses.left() and need.extents <= use.extents.left()
-                and ranges + need.ranges <= use.range_capacity)
+        return (need.machines <= use.machines.left() and need.names <= use.name_keys.left()
+                and need.reverse <= use.address_keys.left() and need.addresses <= use.addresses.left()
+                and need.extents <= use.extents.left() and ranges + need.ranges <= use.range_capacity)
 
     # One change in one slot.
 
-    def _apply(self, slot: Slot, change: Change) -> None:
-        if change.before is None:
-            assert change.after is not None
-            place = Place(self._use.machines.take())
-            self._use.places[change.after.key] = place
-            self._add_machine(slot, place, change.after)
-        else:
-            place = self._use.places[change.before.key]
+    def _apply(self, slot: Slot, change: Change, now: Parts) -> None:
+        """What is no more goes first, so that what comes has its room."""
         before, after = change.before, change.after
-        if before is not None and (after is None or after.addresses != before.addresses):
-            self._drop_addresses(slot, place)
-        if before is not None and (after is None or after.uid_extents != before.uid_extents):
-            self._drop_extents(slot, place, "uid", before.uid_extents)
-        if before is not None and (after is None or after.gid_extents != before.gid_extents):
-            self._drop_extents(slot, place, "gid", before.gid_extents)
+        was = Parts.of(before)
+        if before is not None:
+            place = self._use.places[before.key]
+        else:
+            assert after is not None
+            machine, = self._use.machines.take(1)
+            place = self._use.places[after.key] = Place(machine)
+        if now.keys != was.keys:
+            self._change_names(slot, place, was.keys, now.keys)
+        if now.reverse != was.reverse:
+            self._change_reverse(slot, place, was.reverse, now.reverse)
+        if now.more_addresses != was.more_addresses:
+            place.addresses = self._new_addresses(slot, place.addresses, now.more_addresses)
+        if now.more_uid_extents != was.more_uid_extents:
+            place.uid_extents = self._new_extents(slot, place.uid_extents, now.more_uid_extents)
+        if now.more_gid_extents != was.more_gid_extents:
+            place.gid_extents = self._new_extents(slot, place.gid_extents, now.more_gid_extents)
+        self._change_ranges(slot, "uid_ranges", place.machine, was.uid_extents, now.uid_extents)
+        self._change_ranges(slot, "gid_ranges", place.machine, was.gid_extents, now.gid_extents)
+        slot.fill("machines", place.machine, [machine_record(now, place.addresses)])
+        slot.fill("details", place.machine, [detail_record(now, place.uid_extents, place.gid_extents)])
         if after is None:
             assert before is not None
-            self._drop_machine(slot, place)
+            self._use.machines.give_back([place.machine])
             del self._use.places[before.key]
+
+    def _change_names(self, slot: Slot, place: Place, was: Sequence[tuple[int, str]],
+                      now: Sequence[tuple[int, str]]) -> None:
+        keys = self._use.name_keys
+        for kind, name in was:
+            if (kind, name) not in now:
+                _write_keys(slot, "name_keys", keys, keys.drop(hash_of_name(name), place.machine, kind))
+        for kind, name in now:
+            if (kind, name) not in was:
+                _write_keys(slot, "name_keys", keys, [keys.add(hash_of_name(name), place.machine, kind)])
+
+    def _change_reverse(self, slot: Slot, place: Place, was: Sequence[ChosenAddress],
+                        now: Sequence[ChosenAddress]) -> None:
+        keys = self._use.address_keys
+        for address in was:
+            _write_keys(slot, "address_keys", keys, keys.drop(hash_of_address(address), place.machine))
+        for address in now:
+            _write_keys(slot, "address_keys", keys, [keys.add(hash_of_address(address), place.machine)])
+
+    def _new_addresses(self, slot: Slot, old: Sequence[int], addresses: Sequence[ChosenAddress]) -> tuple[int, ...]:
+        """Records for these, in the place of the old ones."""
+        self._use.addresses.give_back(old)
+        indices = self._use.addresses.take(len(addresses))
+        for index, following, address in chain(indices, addresses):
+            slot.fill("addresses", index, [address_record(following, address)])
+        return indices
+
+    def _new_extents(self, slot: Slot, old: Sequence[int], extents: Sequence[Extent]) -> tuple[int, ...]:
+        """Records for these, in the place of the old ones."""
+        self._use.extents.give_back(old)
+        indices = self._use.extents.take(len(extents))
+        for index, following, extent in chain(indices, extents):
+            slot.fill("extents", index, [extent_record(following, extent)])
+        return indices
+
+    def _change_ranges(self, slot: Slot, section: str, machine: int, was: Sequence[Extent],
+                       now: Sequence[Extent]) -> None:
+        if was == now:
             return
-        if before is not None and after.alias != before.alias:
-            self._change_alias(slot, place, after.alias)
-        if before is None or after.addresses != before.addresses:
-            self._add_addresses(slot, place, after.addresses)
-        if before is None or after.uid_extents != before.uid_extents:
-            self._add_extents(slot, place, "uid", after.uid_extents)
-        if before is None or after.gid_extents != before.gid_extents:
-            self._add_extents(slot, place, "gid", after.gid_extents)
-
-    def _add_machine(self, slot: Slot, place: Place, entry: Entry) -> None:
-        record = slot.record("machines", place.machine)
-        ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
-        record.name = entry.machine.name.encode()
-        record.label = entry.label.encode()
-        for kind, name in names_of(entry):
-            self._add_name(slot, place, kind, name)
-
-    def _change_alias(self, slot: Slot, place: Place, alias: str) -> None:
-        self._drop_names(slot, place, [name for name in place.names if name[0] == lib.NAME_ALIAS])
-        if alias:
-            self._add_name(slot, place, lib.NAME_ALIAS, alias)
-
-    def _drop_machine(self, slot: Slot, place: Place) -> None:
-        self._drop_names(slot, place, place.names)
-        record = slot.record("machines", place.machine)
-        ffi.memmove(record, bytes(ffi.sizeof("struct machine_record")), ffi.sizeof("struct machine_record"))
-        self._use.machines.give_back(place.machine)
-
-    def _add_name(self, slot: Slot, place: Place, kind: int, name: str) -> None:
-        index = self._use.names.take(place.machine if kind == lib.NAME_MACHINE else 0)
-        place.names = (*place.names, (kind, index))
-        hashed = hash_of_name(name)
-        bucket = slot.record("name_buckets", hashed & self._use.name_mask)
-        slot.fill("names", index, [name_record(hashed, kind, place.machine, bucket[0], name)])
-        bucket[0] = index
-
-    def _drop_names(self, slot: Slot, place: Place, names: Sequence[tuple[int, int]]) -> None:
-        for _, index in names:
-            record = slot.record("names", index)
-            _unchain(slot, "name_buckets", record.hash & self._use.name_mask, "names", index, "next")
-            record.kind = lib.NAME_FREE
-            self._use.names.give_back(index)
-        place.names = tuple(name for name in place.names if name not in names)
-
-    def _add_addresses(self, slot: Slot, place: Place, addresses: Sequence[ChosenAddress]) -> None:
-        indices = self._use.addresses.take_all(len(addresses), address_places(place.machine))
-        place.addresses = tuple(indices)
-        following = 0
-        for address in reversed(addresses):
-            index = indices.pop()
-            hashed, next_in_bucket = hash_of_address(address), 0
-            if address.reverse:
-                bucket = slot.record("address_buckets", hashed & self._use.address_mask)
-                next_in_bucket, bucket[0] = bucket[0], index
-            slot.fill("addresses", index, [address_record(hashed, place.machine, following, next_in_bucket, address)])
-            following = index
-        slot.record("machines", place.machine).first_address = following
-
-    def _drop_addresses(self, slot: Slot, place: Place) -> None:
-        for index in place.addresses:
-            record = slot.peek("addresses", index)
-            if record.flags & lib.ADDRESS_REVERSE:
-                _unchain(slot, "address_buckets", record.hash & self._use.address_mask, "addresses", index,
-                         "next_in_bucket")
-            self._use.addresses.give_back(index)
-        place.addresses = ()
-        slot.record("machines", place.machine).first_address = 0
-
-    def _add_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:
-        indices = self._use.extents.take_all(len(extents), extent_places(place.machine, kind))
-        setattr(place, f"{kind}_extents", tuple(indices))
-        following = 0
-        for extent in reversed(extents):
-            index = indices.pop()
-            slot.fill("extents", index, [extent_record(extent, following)])
-            following = index
-            self._insert_range(slot, f"{kind}_ranges", place.machine, extent)
-        setattr(slot.record("machines", place.machine), f"first_{kind}_extent", following)
-
-    def _drop_extents(self, slot: Slot, place: Place, kind: str, extents: Sequence[Extent]) -> None:
-        indices = place.uid_extents if kind == "uid" else place.gid_extents
-        for index in indices:
-            self._use.extents.give_back(index)
-        setattr(place, f"{kind}_extents", ())
-        for extent in extents:
-            self._remove_range(slot, f"{kind}_ranges", extent)
-        setattr(slot.record("machines", place.machine), f"first_{kind}_extent", 0)
+        for extent in was:
+            self._remove_range(slot, section, extent)
+        for extent in now:
+            self._insert_range(slot, section, machine, extent)
 
     def _insert_range(self, slot: Slot, section: str, machine: int, extent: Extent) -> None:
         starts = self._use.range_starts[section]
@@ -272,39 +239,38 @@ class TableWriter:
         slot.set_count(section, len(starts))
 
 
+def _write_keys(slot: Slot, field: str, keys: Keys, places: Iterable[int]) -> None:
+    for at in places:
+        slot.fill(field, at, [keys.words[at]])
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Records that entries take, at the most."""
+    """What machines take."""
 
     machines: int
     names: int
+    reverse: int
     addresses: int
     extents: int
     ranges: int
 
 
-def _need(entries: Sequence[Entry]) -> Need:
-    uids, gids = sum(len(e.uid_extents) for e in entries), sum(len(e.gid_extents) for e in entries)
-    names = sum(1 + bool(e.label) + bool(e.machine.alias) for e in entries)
-    return Need(len(entries), names, sum(len(e.addresses) for e in entries), uids + gids, max(uids, gids))
+def _need(all_parts: Iterable[Parts]) -> Need:
+    machines = names = reverse = addresses = extents = uids = gids = 0
+    for parts in all_parts:
+        machines += 1
+        names += len(parts.keys)
+        reverse += len(parts.reverse)
+        addresses += len(parts.more_addresses)
+        extents += len(parts.more_uid_extents) + len(parts.more_gid_extents)
+        uids += len(parts.uid_extents)
+        gids += len(parts.gid_extents)
+    return Need(machines, names, reverse, addresses, extents, max(uids, gids))
 
 
-def _fits(entries: Sequence[Entry], scale: int) -> bool:
-    need = _need(entries)
+def _fits(need: Need, scale: int) -> bool:
     capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
-    return (need.machines < capacity["machines"] and need.names < capacity["names"]
-            and need.addresses < capacity["addresses"] and need.extents < capacity["extents"]
-            and need.ranges <= capacity["uid_ranges"])
-
-
-def _unchain(slot: Slot, buckets: str, bucket: int, section: str, index: int, link: str) -> None:
-    """Take a record out of its bucket's chain."""
-    head: Any = slot.peek(buckets, bucket)
-    following = getattr(slot.peek(section, index), link)
-    if head[0] == index:
-        slot.record(buckets, bucket)[0] = following
-        return
-    at = head[0]
-    while (next_at := getattr(slot.peek(section, at), link)) != index:
-        at = next_at
-    setattr(slot.record(section, at), link, following)
+    return (need.machines < capacity["machines"] and need.names <= keys_in_use(capacity["name_keys"])
+            and need.reverse <= keys_in_use(capacity["address_keys"]) and need.addresses < capacity["addresses"]
+            and need.extents < capacity["extents"] and need.ranges <= capacity["uid_ranges"])

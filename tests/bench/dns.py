@@ -57,7 +57,7 @@ def run(settings: Settings) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         # dnsmasq gives up root's rights, and reads the names after that
         os.chmod(folder, 0o755)
-        table, hosts, queries = Table(Path(folder, "table-1")), Path(folder, "hosts"), Path(folder, "queries")
+        table, hosts, queries = Table(Path(folder, "table-2")), Path(folder, "hosts"), Path(folder, "queries")
         addresses = {f"m{number}": f"10.{number >> 8}.{number & 255}.2" for number in range(NAMES)}
         for name, address in addresses.items():
             table.add(name, address)

@@ -31,7 +31,7 @@ def table_host(machines: int, *, three_addresses: bool = True) -> Iterator[TestH
         directory = inside(host, "/run/mymachines")
         directory.mkdir()
         registry = Registry()
-        writer = TableWriter(str(directory / "table-1"), registry)
+        writer = TableWriter(str(directory / "table-2"), registry)
         for number in range(machines):
             ids = IdMap((Extent(0, BASE + number * IDS, IDS),))
             chosen = tuple(ChosenAddress(AF_INET, bytes(map(int, text.split(".")))) for text in addresses(number))

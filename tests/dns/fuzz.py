@@ -150,7 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     packets, seed = options.packets, options.seed
     with tempfile.TemporaryDirectory() as folder:
-        table = Table(Path(folder, "table-1"))
+        table = Table(Path(folder, "table-2"))
         table.add("web", "10.1.2.3")
         try:
             with Server(table) as server:

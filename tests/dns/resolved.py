@@ -75,7 +75,7 @@ def check(root: Path) -> None:
         folder.mkdir(parents=True)
     configuration.write_text(CONFIGURATION)
     subprocess.run(["chroot", root, "chown", "systemd-resolve:", "/run/systemd/resolve"], check=True)
-    table = Table(root / "run/table-1")
+    table = Table(root / "run/table-2")
     table.add("web", "10.1.2.3", "fd00::1")
     table.add("ai", "10.1.2.4")
     socket = root / "run/systemd/resolve.hook/io.systemd.Machine"

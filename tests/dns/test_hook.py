@@ -34,7 +34,7 @@ ANSWER_SECONDS = 0.1
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[Table]:
-    table = Table(tmp_path / "table-1")
+    table = Table(tmp_path / "table-2")
     table.add("web", "10.1.2.3", "fd00::1")
     table.add("ai", "10.1.2.4")
     table.add("Mixed.Case", "10.1.2.5")

@@ -21,8 +21,7 @@ CONTROL = Scale(seconds=3, processes=8, threads=8, looks=5000)
 
 ROUNDS = 10
 
-SLOW = ("slot.c", "if (index >= addresses.capacity || count >= MACHINE_ADDRESSES_MAX)",
-        "if (count == 0) usleep(2000);\n        if (index >= addresses.capacity || count >= MACHINE_ADDRESSES_MAX)")
+SLOW = ("slot.c", "    if (count > INET_AT_HAND)\n", "    usleep(2000);\n    if (count > INET_AT_HAND)\n")
 """A reader that is put off its processor in the middle of each copy of addresses, and not once in a long while."""
 
 WITHOUT = {

@@ -164,7 +164,7 @@ def test_which_library_is_loaded(make_host: MakeHost, foreign: Path) -> None:
 
 
 def test_the_table_is_whole_open_and_as_the_daemon_says(world: World) -> None:
-    table, host = "/run/mymachines/table-1", world.host
+    table, host = "/run/mymachines/table-2", world.host
     web = world.machine("web")
     well(host, "table").one("the table is what mymachinesd says")
 

@@ -119,10 +119,10 @@ def test_look_ups_go_on_over_kill_9_and_the_machines_come_back(world: World) -> 
         assert watcher.ask() == answer
         assert world.getent("passwd", web.host_uid(5)) != []
         db.kill()  # while nobody looks
-        inode = world.host.run(["stat", "-c", "%i", "/run/mymachines/table-1"]).stdout
+        inode = world.host.run(["stat", "-c", "%i", "/run/mymachines/table-2"]).stdout
         world.restart()
         assert watcher.ask() == answer
-        assert world.host.run(["stat", "-c", "%i", "/run/mymachines/table-1"]).stdout == inode
+        assert world.host.run(["stat", "-c", "%i", "/run/mymachines/table-2"]).stdout == inode
     assert world.getent("hosts", "db") == []
     assert world.getent("passwd", db.host_uid(0)) == []
     assert [line for line in world.ctl("list").splitlines() if line.startswith("web ")]

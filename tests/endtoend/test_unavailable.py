@@ -38,7 +38,7 @@ def test_without_daemon_and_table_the_next_module_answers(make_host: MakeHost) -
 def test_another_layout_and_a_stopped_daemon_cost_one_deadline(world: World) -> None:
     """250 ms for the first look-up, and not for each of a thousand."""
     web = world.machine("web")
-    world.host.run(["sh", "-c", r"printf '\377' | dd of=/run/mymachines/table-1 bs=1 seek=8 conv=notrunc status=none"],
+    world.host.run(["sh", "-c", r"printf '\377' | dd of=/run/mymachines/table-2 bs=1 seek=8 conv=notrunc status=none"],
                    check=True)
     uid = web.host_uid(0)
     assert timed(world.host, uid)[0] == 1  # by one packet from the daemon
@@ -91,16 +91,16 @@ def test_a_userdb_process_that_goes_is_replaced(world: World) -> None:
 def test_run_is_full(make_host: MakeHost) -> None:
     """Without room for a table the daemon answers itself; with room again, the table is there again."""
     host = make_host(run_size="256k")
-    # Less is left than the smallest table takes, 28k, and enough for state files.
-    host.run(["sh", "-c", "head -c 232k /dev/zero >/run/filler"], check=True)
+    # Less is left than the smallest table takes, 20k, and enough for state files.
+    host.run(["sh", "-c", "head -c 240k /dev/zero >/run/filler"], check=True)
     world = World(host, host.start_daemon())
     assert "cannot be written" in world.daemon.log
     web = world.machine("web")
-    assert host.run(["test", "-e", "/run/mymachines/table-1"]).returncode == 1
+    assert host.run(["test", "-e", "/run/mymachines/table-2"]).returncode == 1
     assert world.getent("passwd", web.host_uid(9))[0].startswith("vu-web-9:")
     assert world.getent("hosts", "web") == [f"{web.ipv6} web"]
     host.run(["rm", "/run/filler"], check=True)
-    wait_for(lambda: host.run(["test", "-e", "/run/mymachines/table-1"]).returncode == 0, 10, "the table")
+    wait_for(lambda: host.run(["test", "-e", "/run/mymachines/table-2"]).returncode == 0, 10, "the table")
     world.daemon.sigstop()
     assert world.getent("hosts", "web") == [f"{web.ipv6} web"]
     world.daemon.sigcont()

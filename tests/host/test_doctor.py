@@ -89,12 +89,12 @@ TROUBLES = {
     "table unreadable": Trouble(
         "chmod 700 /run/mymachines", "table", 7, "cannot be read by all users", "chmod 755 /run/mymachines"),
     "table stale": Trouble(
-        "cp -p /run/mymachines/table-1 /run/old && mymachinesctl unregister db && mv /run/old /run/mymachines/table-1",
+        "cp -p /run/mymachines/table-2 /run/old && mymachinesctl unregister db && mv /run/old /run/mymachines/table-2",
         "table", 7, "the table and mymachinesd disagree about db", "systemctl restart mymachinesd"),
     "table gone": Trouble(
-        "rm /run/mymachines/table-1", "table", 7, "table-1 is not there", "systemctl restart mymachinesd"),
+        "rm /run/mymachines/table-2", "table", 7, "table-2 is not there", "systemctl restart mymachinesd"),
     "table open to all": Trouble(
-        "chmod 666 /run/mymachines/table-1", "table", 7, "not a file that root alone can write", "rm "),
+        "chmod 666 /run/mymachines/table-2", "table", 7, "not a file that root alone can write", "rm "),
     "machined in the way": Trouble(
         "systemctl disable --now mymachinesd && systemctl start systemd-machined", "machined daemon", 7,
         "org.freedesktop.machine1 is systemd-machined's", "systemctl enable --now mymachinesd"),
@@ -165,15 +165,15 @@ def test_a_map_that_the_table_does_not_have(booted: BootedHost, afterwards: None
     try:
         leader = int(wait_for(lambda: booted.out("pgrep -xf 'sleep 613'", check=False), MENDED_SECONDS))
         type_in(booted, f"mymachinesctl register box --leader {leader}")
-        booted.run("cp -p /run/mymachines/table-1 /run/old")
+        booted.run("cp -p /run/mymachines/table-2 /run/old")
         booted.run(f"for map in uid gid; do echo 0 300000 65536 >/proc/{leader}/${{map}}_map; done")
         wait_for(lambda: booted.run("getent passwd vu-box-7", check=False).returncode == 0, MENDED_SECONDS)
         assert "users: userdb: vu-box-0" in doctor(booted, "box", "--check=path")[1]
-        booted.run("mv /run/mymachines/table-1 /run/new && mv /run/old /run/mymachines/table-1")
+        booted.run("mv /run/mymachines/table-2 /run/new && mv /run/old /run/mymachines/table-2")
         code, report = doctor(booted, "box", "--check=path")
         assert code == 7
         finding = report[f"users: uid 300000 is in the map of pid {leader}, and nobody by the table"]
-        booted.run("mv /run/new /run/mymachines/table-1")
+        booted.run("mv /run/new /run/mymachines/table-2")
         type_in(booted, finding["mend"])
         assert "users: userdb: vu-box-0" in doctor(booted, "box", "--check=path")[1]
     finally:

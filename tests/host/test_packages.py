@@ -147,7 +147,7 @@ def test_upgraded_they_lose_nothing(host: PackagedHost, db: Guest) -> None:
     host.build_again(NEXT_VERSION)
     changed = NSSWITCH_WITH_OURS.replace("mymachines dns", LOCALLY)
     host.path("/etc/nsswitch.conf").write_text(changed)
-    old, table = host.main_pid(), host.out(["stat", "--format=%i", "/run/mymachines/table-1"])
+    old, table = host.main_pid(), host.out(["stat", "--format=%i", "/run/mymachines/table-2"])
     old_userdb = host.main_pid("mymachines-userdb.service")
     with asked_all_the_time(host):
         host.apt("install", *host.packages(NEXT_VERSION))
@@ -155,7 +155,7 @@ def test_upgraded_they_lose_nothing(host: PackagedHost, db: Guest) -> None:
     assert host.out(["dpkg-query", "--show", "--showformat=${Version}", "mymachines"]) == NEXT_VERSION
     assert host.main_pid() not in (0, old)
     assert host.main_pid("mymachines-userdb.service") not in (0, old_userdb)
-    assert host.out(["stat", "--format=%i", "/run/mymachines/table-1"]) == table
+    assert host.out(["stat", "--format=%i", "/run/mymachines/table-2"]) == table
     assert leaders(host) == {"db": db.leader}
     assert nsswitch(host) == changed
 

@@ -101,7 +101,7 @@ def nss(name: str) -> tuple[str, object]:
     sys.path.insert(0, "/usr/src/mymachines")
     from resolver._table import ffi, lib
 
-    question = ffi.new("struct question *", {"layout": lib.TABLE_LAYOUT, "kind": lib.QUESTION_HOST_BY_NAME,
+    question = ffi.new("struct question *", {"layout": lib.PACKET_LAYOUT, "kind": lib.QUESTION_HOST_BY_NAME,
                                              "name": name.encode()})
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(CALL_SECONDS)

@@ -307,8 +307,8 @@ TRIALS: Mapping[str, Mapping[str, Trial]] = {
         "update": _query("machines.internal", 6, 5)}.items()},
     "Files": {
         "nss.sock: ask": Trial(lambda _: {"nss": VICTIM}),
-        "table-1: read": _open("/run/mymachines/table-1"),
-        "table-1: write": _open("/run/mymachines/table-1", True),
+        "table-2: read": _open("/run/mymachines/table-2"),
+        "table-2: write": _open("/run/mymachines/table-2", True),
         "mymachinesd.lock: read": _open("/run/mymachines/mymachinesd.lock"),
         "machines/NAME: read": _open(f"/run/systemd/machines/{VICTIM}"),
         "machines/NAME: write": _open(f"/run/systemd/machines/{VICTIM}", True),

@@ -32,7 +32,7 @@
 #include <unistd.h>
 
 #define UNTOUCHED 4711
-#define TABLE "/run/mymachines/table-1"
+#define TABLE "/run/mymachines/table-2"
 #define SOCKET "/run/mymachines/nss.sock"
 
 enum { FIRST_UID = 1 << 20, THREADS = 3, FORKS = 200, SIGNALS = 300 };

@@ -30,8 +30,10 @@ FAILURES = {lib.ANSWER_UNKNOWN: "unknown", lib.ANSWER_UNAVAILABLE: "unavailable"
 # What every part of the table in tables.py takes part in answering.
 QUESTIONS = [
     "host web", "host WEB.", "host www.example", "host db.example.org", "host db-417", "host vm-1", "host shy",
-    "host nosuch", "address 10.0.0.2", "address fd00::2", "address fe80::2", "address 10.0.0.9",
-    "user vu-web-0", "user vu-web-16777216", "user vu-db-417-65535", "user vu-nosuch-5",
+    "host nosuch", "host a-name-that-is-among-the-details",
+    "address 10.0.0.2", "address fd00::2", "address fe80::2", "address 10.0.0.9", "address 10.0.1.4",
+    "user vu-web-0", "user vu-web-16777216", "user vu-web-100000", "user vu-a-name-that-1-5",
+    "user vu-db-417-65535", "user vu-nosuch-5",
     "uid 1048576", "uid 1114111", "uid 1114112", "uid 16777216", "uid 3145728", "uid 65536", "uid 4294967294",
     "group vg-web-7", "group vg-db-417-1", "gid 2097152", "gid 3145729", "gid 65536",
 ]  # fmt: skip
@@ -39,7 +41,7 @@ QUESTIONS = [
 
 def make_question(text: str) -> CData:
     kind, _, value = text.partition(" ")
-    question = ffi.new("struct question *", {"layout": lib.TABLE_LAYOUT, "kind": KINDS[kind]})
+    question = ffi.new("struct question *", {"layout": lib.PACKET_LAYOUT, "kind": KINDS[kind]})
     if kind in ("uid", "gid"):
         question.id = int(value)
     elif kind == "address":

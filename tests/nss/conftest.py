@@ -88,4 +88,4 @@ def needs_strace() -> None:
 
 @pytest.fixture
 def table_path(tmp_path: Path) -> Path:
-    return tmp_path / "table-1"
+    return tmp_path / "table-2"

@@ -27,10 +27,9 @@ struct table {
     struct content {
         struct slot_header header;
         struct machine_record machines[2];
-        struct name_record names[2];
-        uint32_t buckets[1];
+        uint32_t name_keys[1];
         struct address_record addresses[1 + ADDRESSES];
-        uint8_t fill[3 * TABLE_PAGE - 72 - 2 * 100 - 2 * 84 - 4 - 44 * (1 + ADDRESSES)];
+        uint8_t fill[3 * TABLE_PAGE - 64 - 2 * 64 - 4 - 32 * (1 + ADDRESSES)];
     } slots[2];
 };
 
@@ -39,19 +38,19 @@ _Static_assert(sizeof(struct table) == 7 * TABLE_PAGE, "whole pages");
 static void fill(struct content *slot, uint32_t generation)
 {
     slot->header.machines = (struct section){offsetof(struct content, machines), 2};
-    slot->header.names = (struct section){offsetof(struct content, names), 2};
-    slot->header.name_buckets = (struct section){offsetof(struct content, buckets), 1};
+    slot->header.name_keys = (struct section){offsetof(struct content, name_keys), 1};
     slot->header.addresses = (struct section){offsetof(struct content, addresses), 1 + ADDRESSES};
-    slot->names[1] = (struct name_record){table_hash_name("web", 3), NAME_MACHINE, 1, 0, "web"};
-    slot->buckets[0] = 1;
+    slot->name_keys[0] = table_hash_name("web", 3) >> 24 << 24 | 1 << KEY_MACHINE_AT | NAME_MACHINE;
     strcpy(slot->machines[1].name, "web");
     /* How many there are, and each of them, says which publication this is. */
-    slot->machines[1].first_address = 1 + generation % 50;
+    slot->machines[1].inet_count = INET_AT_HAND;
+    for (uint32_t i = 0; i < INET_AT_HAND; i++)
+        memcpy(slot->machines[1].inet + 4 * i, &generation, 4);
+    slot->machines[1].more_addresses = 1 + generation % 50;
     for (uint32_t i = 1; i <= ADDRESSES; i++) {
         struct address_record *address = &slot->addresses[i];
 
-        __atomic_store_n(&address->machine, 1, __ATOMIC_RELAXED);
-        address->family = AF_INET;
+        __atomic_store_n(&address->family, AF_INET, __ATOMIC_RELAXED);
         address->next = i < ADDRESSES ? i + 1 : 0;
         memcpy(address->bytes, &generation, 4);
     }
@@ -84,7 +83,7 @@ static struct table *make(const char *path)
 /* True: an answer, and it is of one publication. */
 static bool read_once(struct view *view, uint32_t *generation)
 {
-    const struct question question = {.layout = TABLE_LAYOUT, .kind = QUESTION_HOST_BY_NAME, .name = "web"};
+    const struct question question = {.layout = PACKET_LAYOUT, .kind = QUESTION_HOST_BY_NAME, .name = "web"};
     struct host_answer host;
 
     switch (answer_from_view(view, &question, &host, NULL)) {
@@ -95,7 +94,7 @@ static bool read_once(struct view *view, uint32_t *generation)
         _exit(3);
     default:
         memcpy(generation, host.addresses[0].bytes, 4);
-        if (host.address_count != ADDRESSES - *generation % 50) {
+        if (host.address_count != INET_AT_HAND + ADDRESSES - *generation % 50) {
             fprintf(stderr, "%u addresses in publication %u\n", host.address_count, *generation);
             _exit(3);
         }

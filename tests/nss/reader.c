@@ -12,7 +12,7 @@ static const char *const kinds[] = {NULL, "host", "address", "user", "uid", "gro
 
 static struct question parse(char *line)
 {
-    struct question question = {.layout = TABLE_LAYOUT};
+    struct question question = {.layout = PACKET_LAYOUT};
     char *value = strchr(line, ' ');
 
     *value++ = '\0';

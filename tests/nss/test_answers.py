@@ -11,7 +11,7 @@ from resolver._table import ffi, lib
 
 from .asking import QUESTIONS, View, make_question
 from .conftest import Compile
-from .tables import MACHINES, Address, Machine, publish, table_bytes
+from .tables import LONG, MACHINES, Address, Machine, publish, table_bytes
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def view(table_path: Path) -> Iterator[View]:
         yield view
 
 
+LONG_ADDRESSES = " ".join(f"10.0.1.{last}%0/2" for last in range(5))
 WEB_HOST = "web 10.0.0.2%0/2 fd00::2%0/2 fe80::2%7/1"
 
 
@@ -38,6 +39,11 @@ WEB_HOST = "web 10.0.0.2%0/2 fd00::2%0/2 fe80::2%7/1"
         ("host db.EXAMPLE.org", "Db.example.org 10.0.0.3%0/2"),
         ("host db-417", "unknown"),  # a label is for users only
         ("host vm-1", "vm-1"),
+        ("host a-Name-that-is-among-the-details", f"{LONG.name} {LONG_ADDRESSES}"),
+        ("host a-name-that-is-among-the-detail", "unknown"),
+        ("host a-name-that-1", "unknown"),
+        ("address 10.0.1.2", f"{LONG.name} 10.0.1.2%0/2"),  # at hand
+        ("address 10.0.1.3", f"{LONG.name} 10.0.1.3%0/2"),  # and not
         ("host " + "a" * 64, "unknown"),
         ("host " + "a" * 67, "unknown"),
         ("address 10.0.0.2", "web 10.0.0.2%0/2"),
@@ -64,6 +70,7 @@ WEB_HOST = "web 10.0.0.2%0/2 fd00::2%0/2 fe80::2%7/1"
         ("user ", "unknown"),
         ("user vu-db-417-5", "vu-db-417-5 Db.example.org 3145733 5"),
         ("user vu-Db.example.org-5", "unknown"),
+        ("user vu-a-name-that-1-5", f"vu-a-name-that-1-5 {LONG.name} 5242885 5"),
         ("group vg-web-0", "vg-web-0 web 2097152 0"),
         ("group vu-web-0", "unknown"),
         ("uid 1048576", "vu-web-0 web 1048576 0"),
@@ -121,6 +128,30 @@ def test_as_many_addresses_as_the_layout_holds_and_not_one_more(table_path: Path
         assert view.ask("host over") == "unavailable"
 
 
+@pytest.mark.parametrize("length", [1, 30, 31, 32, 33, 63, 64])
+def test_names_of_any_length(table_path: Path, length: int) -> None:
+    names = {kind * length: Machine(kind.upper() * length, alias=chr(ord(kind) + 2) * length) for kind in "ab"}
+    with View(publish(table_path, table_bytes(list(names.values())))) as view:
+        for name, machine in names.items():
+            assert view.ask(f"host {name}") == view.ask(f"host {machine.alias}") == machine.name
+            assert view.ask(f"host {name[:-1]}") == view.ask(f"host {name}{name[0]}") == "unknown"
+            assert view.ask(f"host {name[:-1]}.") == "unknown"
+
+
+V4, V6 = ("10.0.2.1", "10.0.2.2", "10.0.2.3", "10.0.2.4"), ("fd00::1", "fd00::2")
+
+
+@pytest.mark.parametrize("order", [
+    V4[:1], V4[:3], V4, (*V4[:3], V6[0]), (V4[0], V6[0], V4[1]), (V6[0], V4[0]), V6, (*V6, *V4), (*V4, *V6)])
+def test_addresses_come_in_their_order_wherever_they_lie(table_path: Path, order: tuple[str, ...]) -> None:
+    others = Machine("other", addresses=[Address(f"10.0.3.{n}") for n in range(5)])
+    web = Machine("web", addresses=[Address(text, flags=2 * (number % 2)) for number, text in enumerate(order)])
+    with View(publish(table_path, table_bytes([others, web]))) as view:
+        assert view.ask("host web").split()[1:] == [f"{text}%0/{2 * (n % 2)}" for n, text in enumerate(order)]
+        for number, text in enumerate(order):
+            assert view.ask(f"address {text}") == (f"web {text}%0/2" if number % 2 else "unknown")
+
+
 def test_an_empty_table_knows_nobody(table_path: Path) -> None:
     with View(publish(table_path, table_bytes([]))) as view:
         assert {view.ask(question) for question in QUESTIONS} == {"unknown"}
@@ -130,7 +161,7 @@ def test_an_empty_table_knows_nobody(table_path: Path) -> None:
         assert {view.ask(question) for question in QUESTIONS} == {"unknown"}
 
 
-def test_many_machines_share_buckets_and_are_all_found(table_path: Path) -> None:
+def test_many_machines_are_all_found(table_path: Path) -> None:
     machines = [
         Machine(name=f"m{i}", addresses=[Address(f"10.{i >> 8}.{i & 255}.1")], uids=[(0, (i + 2) << 16, 65536)])
         for i in range(3000)

@@ -20,7 +20,7 @@ from resolver._table import ffi, lib
 
 from .asking import QUESTIONS, View
 from .conftest import ROOT
-from .tables import MACHINES, Machine, publish, slot_bytes, table_bytes
+from .tables import LONG, MACHINES, Machine, publish, slot_bytes, table_bytes
 
 SECONDS_FOR_ALL_QUESTIONS = 10
 WHOLE = bytes(table_bytes())
@@ -109,19 +109,31 @@ class Damaged:
         return ffi.cast(f"{record} *", self._base + lib.TABLE_PAGE + offset)
 
 
-def circle_of_names(table: Damaged) -> None:
-    names = table.records("names", "struct name_record")
-    for i in range(table.slot.names.capacity):
-        names[i].next = i
-    buckets = table.records("name_buckets", "uint32_t")
-    for i in range(table.slot.name_buckets.capacity):
-        buckets[i] = 1
+def no_free_keys(table: Damaged) -> None:
+    keys = table.records("name_keys", "uint32_t")
+    for i in range(table.slot.name_keys.capacity):
+        keys[i] = keys[i] or 1 << 31
+
+
+def keys_of_nobody(table: Damaged) -> None:
+    _change_keys(table, lambda key: key & 0xFF000003)
+
+
+def keys_of_machines_beyond_the_last(table: Damaged) -> None:
+    _change_keys(table, lambda key: key | table.slot.machines.capacity << 2)
+
+
+def _change_keys(table: Damaged, change: Callable[[int], int]) -> None:
+    for section in ("name_keys", "address_keys"):
+        keys = table.records(section, "uint32_t")
+        for i in range(getattr(table.slot, section).capacity):
+            keys[i] = change(keys[i]) if keys[i] else 0
 
 
 def circle_of_addresses(table: Damaged) -> None:
     addresses = table.records("addresses", "struct address_record")
     for i in range(table.slot.addresses.capacity):
-        addresses[i].next = addresses[i].next_in_bucket = i
+        addresses[i].next = i
 
 
 def circle_of_extents(table: Damaged) -> None:
@@ -130,29 +142,40 @@ def circle_of_extents(table: Damaged) -> None:
         extents[i].next, extents[i].length = i, 0
 
 
+def more_addresses_at_hand_than_there_can_be(table: Damaged) -> None:
+    machines = table.records("machines", "struct machine_record")
+    for i in range(table.slot.machines.capacity):
+        machines[i].inet_count = lib.INET_AT_HAND + 1
+
+
 def names_without_end(table: Damaged) -> None:
     machines = table.records("machines", "struct machine_record")
     for i in range(table.slot.machines.capacity):
-        ffi.memmove(machines[i].name, b"w" * 68, 68)
+        ffi.memmove(machines[i].name, b"w" * 32, 32)
 
 
-def labels_without_end(table: Damaged) -> None:
-    machines = table.records("machines", "struct machine_record")
-    for i in range(table.slot.machines.capacity):
-        ffi.memmove(machines[i].label, b"w" * 20, 20)
+def details_without_end(table: Damaged) -> None:
+    details = table.records("details", "struct detail_record")
+    for i in range(table.slot.details.capacity):
+        ffi.memmove(details[i].label, b"w" * 20, 20)
+        ffi.memmove(details[i].name, b"w" * 68, 68)
+
+
+def no_details(table: Damaged) -> None:
+    table.slot.details.capacity = 0
 
 
 def too_many_ranges(table: Damaged) -> None:
-    table.slot.uid_range_count = table.slot.uid_ranges.capacity + 1
+    table.slot.uid_ranges.capacity = table.header.slot_size // 16 + 1
 
 
-def buckets_no_power_of_two(table: Damaged) -> None:
-    table.slot.name_buckets.capacity -= 1
-    table.slot.address_buckets.capacity -= 1
+def keys_no_power_of_two(table: Damaged) -> None:
+    table.slot.name_keys.capacity -= 1
+    table.slot.address_keys.capacity -= 1
 
 
 def offsets_out_of_the_slot(table: Damaged) -> None:
-    for section in ("machines", "names", "addresses", "extents", "uid_ranges"):
+    for section in ("machines", "details", "addresses", "extents", "name_keys", "address_keys", "uid_ranges"):
         getattr(table.slot, section).offset = table.header.slot_size - 4
 
 
@@ -161,21 +184,18 @@ def capacity_out_of_the_slot(table: Damaged) -> None:
 
 
 def offsets_out_of_line(table: Damaged) -> None:
-    for section in ("names", "uid_ranges"):
+    for section in ("name_keys", "uid_ranges"):
         getattr(table.slot, section).offset += 1
-
-
-def machine_of_nobody(table: Damaged) -> None:
-    names = table.records("names", "struct name_record")
-    for i in range(table.slot.names.capacity):
-        names[i].machine = 0
 
 
 def ids_beyond_the_last(table: Damaged) -> None:
     ranges = table.records("uid_ranges", "struct range_record")
+    machines = table.records("machines", "struct machine_record")
     extents = table.records("extents", "struct extent_record")
-    for i in range(table.slot.uid_range_count):
+    for i in range(table.slot.uid_ranges.capacity):
         ranges[i].inside_first = 0xFFFFFFFF
+    for i in range(table.slot.machines.capacity):
+        machines[i].host_first = 0xFFFFFFFF
     for i in range(table.slot.extents.capacity):
         extents[i].host_first = 0xFFFFFFFF
 
@@ -183,18 +203,20 @@ def ids_beyond_the_last(table: Damaged) -> None:
 @pytest.mark.parametrize(
     ("damage", "questions"),
     [
-        (circle_of_names, ["host nosuch"]),
+        (keys_of_nobody, ["host web", "user vu-web-0", "address 10.0.0.2"]),
+        (keys_of_machines_beyond_the_last, ["host web", "user vu-web-0", "address 10.0.0.2"]),
         (circle_of_addresses, ["host web"]),
-        (circle_of_extents, ["user vu-web-0"]),
-        (names_without_end, ["host web", "uid 1048576", "user vu-web-0", "address 10.0.0.2"]),
-        (labels_without_end, ["uid 1048576", "user vu-web-0"]),
+        (circle_of_extents, ["user vu-web-100000", "group vg-web-0"]),
+        (more_addresses_at_hand_than_there_can_be, ["host web", "address 10.0.0.2"]),
+        (names_without_end, ["uid 1048576", "address 10.0.0.2"]),
+        (details_without_end, ["uid 3145733", f"address {LONG.addresses[0].text}"]),
+        (no_details, ["user vu-web-100000", "uid 3145733", f"host {LONG.name}"]),
         (too_many_ranges, ["uid 1048576", "uid 65536"]),
-        (buckets_no_power_of_two, ["host web", "host nosuch", "user vu-web-0"]),
+        (keys_no_power_of_two, ["host web", "host nosuch", "user vu-web-0", "address 10.0.0.2"]),
         (offsets_out_of_the_slot, ["host web", "uid 1048576", "address 10.0.0.2"]),
         (capacity_out_of_the_slot, ["host web", "uid 1048576"]),
         (offsets_out_of_line, ["host web", "uid 1048576"]),
-        (machine_of_nobody, ["host web", "user vu-web-0"]),
-        (ids_beyond_the_last, ["uid 1048577", "user vu-web-1"]),
+        (ids_beyond_the_last, ["uid 1048577", "user vu-web-1", "user vu-web-100000"]),
     ],
 )
 def test_what_contradicts_the_grammar_is_no_answer(
@@ -210,11 +232,29 @@ def test_what_contradicts_the_grammar_is_no_answer(
         assert {question: view.ask(question) for question in questions} == dict.fromkeys(questions, "unavailable")
 
 
+def test_a_search_among_keys_of_which_none_is_free_ends(table_path: Path) -> None:
+    table = Damaged()
+    no_free_keys(table)
+    with View(publish(table_path, table.bytes)) as view:
+        assert view.ask("host web").startswith("web ")
+        assert view.ask("host nosuch") == "unknown"
+
+
+def test_a_name_that_does_not_end_is_nobodys(table_path: Path) -> None:
+    table = Damaged()
+    names_without_end(table)
+    with View(publish(table_path, table.bytes)) as view:
+        assert view.ask("host web") == "unknown"
+
+
 def test_an_address_answers_backwards_only_if_it_is_flagged_so(table_path: Path) -> None:
     table = Damaged()
     addresses = table.records("addresses", "struct address_record")
     for i in range(table.slot.addresses.capacity):
         addresses[i].flags &= ~lib.ADDRESS_REVERSE
+    machines = table.records("machines", "struct machine_record")
+    for i in range(table.slot.machines.capacity):
+        machines[i].inet_reverse = 0
     with View(publish(table_path, table.bytes)) as view:
-        assert view.ask("address 10.0.0.2") == "unknown"
+        assert view.ask("address 10.0.0.2") == view.ask("address fd00::2") == "unknown"
         assert view.ask("host web").startswith("web 10.0.0.2%0/0")

@@ -155,7 +155,7 @@ def no_table(path: Path) -> bool:
 
 
 def test_another_layout_is_no_table(table_path: Path) -> None:
-    publish(table_path, table_bytes([VM], layout=2))
+    publish(table_path, table_bytes([VM], layout=lib.TABLE_LAYOUT + 1))
     assert no_table(table_path)
 
 
@@ -274,7 +274,7 @@ def test_the_longest_look_up_is_a_few_attempts(table_path: Path) -> None:
         table[28:32] = begun.to_bytes(4, sys.byteorder)  # struct table_header: begun, while done stays 0
         publish(table_path, table)
         reader = TableReader(str(table_path), owner=os.geteuid())
-        question = ffi.new("struct question *", {"layout": lib.TABLE_LAYOUT, "kind": lib.QUESTION_HOST_BY_NAME})
+        question = ffi.new("struct question *", {"layout": lib.PACKET_LAYOUT, "kind": lib.QUESTION_HOST_BY_NAME})
         question.name = b"full"
         answer = ffi.new("struct host_answer *")
         took, results = [], set()

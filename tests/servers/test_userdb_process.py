@@ -35,7 +35,7 @@ class Userdb:
 
     def __init__(self, directory: Path, *before: str, **environment: str | None) -> None:
         self.socket = str(directory / "userdb" / SERVICE)
-        self.table = str(directory / "table-1")
+        self.table = str(directory / "table-2")
         notify_path = str(directory / "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(notify_path)
@@ -94,7 +94,7 @@ def table(tmp_path: Path) -> Iterator[TableWriter]:
     """A table with the machine `web`."""
     registry = Registry()
     id_map = IdMap((Extent(0, SHIFT, 65536),))
-    writer = TableWriter(str(tmp_path / "table-1"), registry)
+    writer = TableWriter(str(tmp_path / "table-2"), registry)
     writer.reset()
     writer.publish(registry.add(Machine("web", MachineClass.CONTAINER, ProcessId(1), uid_map=id_map, gid_map=id_map)))
     yield writer
@@ -171,7 +171,7 @@ def test_a_pid_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     victim.write_text("precious")
     (tmp_path / "userdb.pid").symlink_to(victim)
     run = subprocess.run([sys.executable, "-m", "resolver.userdb", "--socket", str(tmp_path / "s"), "--table",
-                          str(tmp_path / "table-1")], capture_output=True, text=True, timeout=PATIENCE * 6)
+                          str(tmp_path / "table-2")], capture_output=True, text=True, timeout=PATIENCE * 6)
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert victim.read_text() == "precious"
@@ -223,7 +223,7 @@ def test_no_look_up_goes_through_nss(start: Callable[..., Userdb], table: TableW
         # Without HOME, Python itself asks for root's entry while it starts (site.getuserbase()), whatever its options:
         # the unit sets HOME for that. Nothing of ours may ask, expanduser() included.
         traced = re.split(r"open\w*\(.*/resolver/(?:__pycache__/)?__init__", traced, maxsplit=1)[1]
-    assert "table-1" in traced
+    assert "table-2" in traced
     assert re.findall(r"nsswitch|libnss|/etc/passwd|/etc/group|nscd|resolv\.conf", traced) == []
     connected = re.findall(r"connect\(.*sun_path=\"?([^\"}]+)", traced)
     assert connected == []

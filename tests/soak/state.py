@@ -29,7 +29,7 @@ class Place:
     def __init__(self, host: TestHost) -> None:
         self.root = Path(f"/proc/{host.pid}/root")
         self.socket = str(self.root / f"run/systemd/machine/{MACHINE}")
-        self.table = str(self.root / OURS / "table-1")
+        self.table = str(self.root / OURS / "table-2")
 
     def call(self, method: str, **parameters: Any) -> None:
         """One call of io.systemd.Machine; errors as the client's."""

@@ -19,11 +19,11 @@ def registry() -> Registry:
 
 
 def ask(**fields: Any) -> tuple[int, bytes]:
-    question = ffi.new("struct question *", {"layout": lib.TABLE_LAYOUT, **fields})
+    question = ffi.new("struct question *", {"layout": lib.PACKET_LAYOUT, **fields})
     reply = answer_packet(registry(), bytes(ffi.buffer(question)))
     assert reply is not None
     header = ffi.from_buffer("struct reply_header *", reply[:12])
-    assert (header.layout, header.kind) == (lib.TABLE_LAYOUT, fields["kind"])
+    assert (header.layout, header.kind) == (lib.PACKET_LAYOUT, fields["kind"])
     return header.result, reply[12:]
 
 

@@ -4,6 +4,7 @@
 import contextlib
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from resolver._table import lib
+from resolver._table import ffi, lib
 from resolver.core.addresses import AF_INET, AF_INET6
 from resolver.core.errors import MachineExists
 from resolver.core.idmap import Extent, IdMap
@@ -24,6 +25,8 @@ from resolver.core.names import alias_of
 from resolver.core.registry import Registry
 from resolver.table import file as table_file
 from resolver.table.reader import TableReader, TableUnavailable
+from resolver.table.records import Parts, machine_record
+from resolver.table.use import Keys, Use
 from resolver.table.whole import AT_ONCE
 from resolver.table.writer import TableWriter
 from tests.lab.killing import killed_at_each_line
@@ -70,7 +73,7 @@ def assert_same(reader: TableReader, registry: Registry) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "table-1"
+    return tmp_path / "table-2"
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ class Model(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.directory = tempfile.TemporaryDirectory()
-        self.path = Path(self.directory.name) / "table-1"
+        self.path = Path(self.directory.name) / "table-2"
         self.registry = Registry()
         self.writer = TableWriter(str(self.path), self.registry)
         self.writer.reset()
@@ -151,7 +154,8 @@ def test_a_writer_killed_half_way_leaves_the_old_answers(path: Path, writer: tup
     reader = reader_of(path)
     assert_same(reader, registry)
     slot = table._begin()  # and never commits
-    slot.records("machines", 0, 64).name = b"torn"
+    for index in range(16):
+        slot.fill("machines", index, [machine_record(Parts(name=b"torn"), ())])
     assert_same(reader, registry)
     successor = TableWriter(str(path), registry)
     successor.reset()
@@ -206,7 +210,7 @@ def test_killed_at_each_step_misleads_no_reader(path: Path, act: str) -> None:
         successor.publish(grown.remove("m0"))
         assert reader.host_by_name("m0") is None
         assert reader.host_by_name("m69") is not None
-        assert os.listdir(path.parent) == ["table-1"]
+        assert os.listdir(path.parent) == ["table-2"]
         successor.publish(grown.add(machine("m0", 2, chosen=(new,))))
         successor.close(unlink=True)
         reader = prepare()
@@ -262,7 +266,7 @@ def test_without_room_nothing_changes(path: Path, writer: tuple[TableWriter, Reg
     reader = reader_of(path)
     assert reader.host_by_name(f"m{published - 1}") is not None
     assert reader.host_by_name(f"m{published}") is None
-    assert os.listdir(path.parent) == ["table-1"]
+    assert os.listdir(path.parent) == ["table-2"]
     monkeypatch.undo()
     table.reset()
     assert reader_of(path).host_by_name(f"m{published}") is not None
@@ -300,10 +304,10 @@ def test_a_file_that_is_no_predecessors_is_replaced(path: Path, damage: str) -> 
 
 
 def test_a_table_whose_sections_lie_elsewhere_is_taken_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of a version that did not begin them at lines: processes have it mapped, and need not map anew."""
+    """As another version may have put them: processes have it mapped, and need not map anew."""
     registry = Registry()
     registry.add(machine("web", 2, chosen=(ADDRESSES[0],), uid_map=MAPS[1], gid_map=MAPS[1]))
-    monkeypatch.setattr(table_file, "LINE", 4)
+    monkeypatch.setattr(table_file, "LINE", 128)
     first = TableWriter(str(path), registry)
     first.reset()
     assert first._table is not None
@@ -325,70 +329,99 @@ def test_a_table_whose_sections_lie_elsewhere_is_taken_over(path: Path, monkeypa
     second.close(unlink=True)
 
 
-def test_what_a_name_leads_to_lies_where_readers_fetch_it(writer: tuple[TableWriter, Registry]) -> None:
-    """Places, in table.h: for each machine, whoever came and went before, and however much others have."""
+def test_a_machine_is_in_one_line(writer: tuple[TableWriter, Registry]) -> None:
+    """What most look-ups give of it. Else they wait for memory more often."""
     table, registry = writer
-
-    def add(number: int, addresses: int) -> None:
-        extents = (Extent(0, (number + 2) << 16, 1000), Extent(1000, (number + 1000) << 16, 1000))[:1 + number % 2]
-        chosen = tuple(ChosenAddress(AF_INET, bytes((10, number, 0, n))) for n in range(addresses))
-        table.publish(registry.add(machine(f"lxc-{number}-{'x' * 20}", number + 2, uid_map=IdMap(extents),
-                                           gid_map=IdMap(extents), chosen=chosen)))
-
-    for number in range(20):
-        add(number, 2 if number % 2 else 5)
-    for number in range(0, 20, 3):
-        table.publish(registry.remove(f"lxc-{number}-{'x' * 20}"))
-    for number in range(30, 45):
-        add(number, 3)
-
+    name, ids = "n" * lib.NAME_AT_HAND, IdMap((Extent(0, 1 << 20, 65536),))
+    chosen = tuple(ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(lib.INET_AT_HAND))
+    table.publish(registry.add(machine(name, 2, uid_map=ids, gid_map=ids, chosen=chosen)))
     assert table._table is not None
-    assert table._table.scale == 2  # as with the first twenty: it was not written anew since
-    assert_in_their_places(table, registry)
-    table.close(unlink=False)
-    successor = TableWriter(table.path, registry)
-    successor.reset()
-    assert_in_their_places(successor, registry)
-    assert_same(reader_of(Path(table.path)), registry)
-    successor.close(unlink=True)
+    assert [offset % table_file.LINE for offset in table._table.offsets().values()] == [0] * len(table_file.SECTIONS)
+    assert ffi.sizeof("struct machine_record") == table_file.LINE
+    place = table._use.places[name]
+    assert (place.addresses, place.uid_extents, place.gid_extents) == ((), (), ())
+    details = table._slots[int(table._table.header.done) & 1].peek("details", place.machine)
+    assert bytes(ffi.buffer(details.name)) == bytes(68)
 
 
-def assert_in_their_places(table: TableWriter, registry: Registry) -> None:
-    assert table._table is not None
-    slot = table._slots[int(table._table.header.done) & 1]
-    assert [offset % 64 for offset in table._table.offsets().values()] == [0] * len(table_file.SECTIONS)
-    for entry in registry:
-        place = table._use.places[entry.key]
-        record = slot.peek("machines", place.machine)
-        name = slot.peek("names", place.machine)
-        assert (name.kind, name.machine) == (lib.NAME_MACHINE, place.machine)
-        addresses = sorted(place.addresses)[:lib.ADDRESSES_AT]
-        assert record.first_address == place.machine * lib.ADDRESSES_AT
-        assert addresses == [record.first_address + n for n in range(len(addresses))]
-        assert record.first_uid_extent == place.machine * lib.EXTENTS_AT
-        assert record.first_gid_extent == record.first_uid_extent + 1
-
-
-def test_who_has_more_than_others_have_left_takes_their_places(path: Path) -> None:
-    registry = Registry()
-    many = tuple(ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(40))
+def test_nothing_is_lost_however_machines_come_and_go(writer: tuple[TableWriter, Registry]) -> None:
+    """No record and no key: a table that did not grow goes on not growing."""
+    table, registry = writer
     maps = IdMap(tuple(Extent(n * 10, (1 << 20) + n * 100, 10) for n in range(8)))
-    for number in range(10):
-        registry.add(machine(f"m{number}", number + 2, chosen=many if number == 4 else (ADDRESSES[number % 3],),
-                             uid_map=maps if number == 4 else IdMap(), gid_map=maps if number == 4 else IdMap()))
-    table = TableWriter(str(path), registry)
-    table.reset()
+    many = tuple(ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(40))
+    for number in range(500):
+        name = f"lxc-{number}-{'x' * (number % 40)}"
+        table.publish(registry.add(machine(name, number + 2, chosen=many, uid_map=maps, gid_map=maps)))
+        table.publish(registry.update(replace(machine(name, number + 2), chosen=many[number % 40:] + many[:1])))
+        table.publish(registry.remove(name))
     assert table._table is not None
     assert table._table.scale == 1
-    place = table._use.places["m4"]
-    assert min(place.addresses[lib.ADDRESSES_AT:]) < table_file.SECTIONS[0].records * lib.ADDRESSES_AT
-    reader = reader_of(path)
-    assert_same(reader, registry)
-    for number in (4, 5):  # what was others' is free again
-        table.publish(registry.remove(f"m{number}"))
-        table.publish(registry.add(machine(f"n{number}", number + 2, chosen=many)))
-        assert_same(reader, registry)
-    table.close(unlink=True)
+    use, empty = table._use, Use(1)
+    for name in ("machines", "addresses", "extents", "name_keys", "address_keys"):
+        assert getattr(use, name).left() == getattr(empty, name).left()
+    assert not any(use.name_keys.words)
+    assert not any(use.address_keys.words)
+    slot = table._slots[int(table._table.header.done) & 1]
+    for shape in table_file.SECTIONS:
+        if shape.field in ("machines", "details", "name_keys", "address_keys"):
+            assert not any(bytes(ffi.buffer(slot.peek(shape.field, 0), shape.capacity(1) * shape.record_size)))
+
+
+class KeysModel(RuleBasedStateMachine):
+    """However keys come and go, each is found from its place on before a free one, and no other is there."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.keys = Keys(16)
+        self.there: list[tuple[int, int, int]] = []
+
+    @precondition(lambda self: self.keys.left() > 0)
+    @rule(place=st.integers(0, 15), top=st.integers(0, 2), machine=st.integers(1, 4), kind=st.integers(0, 3))
+    def add(self, place: int, top: int, machine: int, kind: int) -> None:
+        key = (top << 24 | place, machine, kind)
+        self.keys.add(*key)
+        self.there.append(key)
+
+    @precondition(lambda self: self.there)
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        key = self.there.pop(data.draw(st.integers(0, len(self.there) - 1)))
+        before = list(self.keys.words)
+        changed = self.keys.drop(*key)
+        assert {at for at in range(16) if self.keys.words[at] != before[at]} <= set(changed)
+
+    @rule(place=st.integers(0, 15))
+    def drop_what_is_not_there(self, place: int) -> None:
+        with pytest.raises(KeyError):
+            self.keys.drop(9 << 24 | place, 1)
+
+    @invariant()
+    def each_is_found(self) -> None:
+        words = list(self.keys.words)
+        assert len([word for word in words if word]) == len(self.there)
+        for hashed, machine, kind in self.there:
+            from_place = words[hashed % 16:] + words[:hashed % 16]
+            assert hashed >> 24 << 24 | machine << 2 | kind in from_place[:from_place.index(0)]
+
+
+TestKeys = KeysModel.TestCase
+TestKeys.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+def test_tables_of_other_layouts_are_retired(path: Path) -> None:
+    """Their readers, who live longer than a package, would believe them for ever."""
+    for name in ("table-1", ".table-1.old", "table-10", ".table-1.new"):
+        path.with_name(name).write_bytes(bytes(2 * lib.TABLE_PAGE))
+    for name in ("table-x", "atable-1", "table-1.txt", "nss.sock"):
+        path.with_name(name).write_bytes(b"")
+    path.with_name("table-3").symlink_to("nss.sock")  # nobody else's file is touched
+    with path.with_name("table-1").open("rb") as old:
+        writer = TableWriter(str(path), Registry())
+        writer.reset()
+        old.seek(ffi.offsetof("struct table_header", "retired"))
+        assert int.from_bytes(old.read(4), sys.byteorder) == 1
+    assert set(os.listdir(path.parent)) == {"table-2", "table-3", "table-x", "atable-1", "table-1.txt", "nss.sock"}
+    writer.close(unlink=True)
 
 
 def test_a_table_has_no_holes_and_its_mode_is_fixed(path: Path, writer: tuple[TableWriter, Registry]) -> None:

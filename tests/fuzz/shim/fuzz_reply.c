@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     questions[QUESTIONS - 1] = talk.question_asked;
     questions[QUESTIONS - 1].kind = 1 + (talk.question_asked.kind - 1) % 6;  /* what entry points ask */
     for (int i = 0; i < QUESTIONS; i++)
-        questions[i].layout = TABLE_LAYOUT;
+        questions[i].layout = PACKET_LAYOUT;
 
     const struct question *question = &questions[talk.question % QUESTIONS];
 

@@ -72,7 +72,7 @@ static bool is_table(const struct sight *sight)
         if (header->slot_offset[i] < 4096 || header->slot_offset[i] % 4096 != 0 ||
             (uint64_t)header->slot_offset[i] + header->slot_size > header->file_size)
             return false;
-    return header->layout == 1 && header->retired == 0 && header->begun - header->done < 2;
+    return header->layout == 2 && header->retired == 0 && header->begun - header->done < 2;
 }
 
 static void judge(const struct sight *sight, const struct question *question, struct verdict *verdict)
@@ -147,7 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     world.move.kind %= 3;
     questions[QUESTIONS - 1] = scene.question_asked;
     for (uint32_t i = 0; i < QUESTIONS; i++) {
-        questions[i].layout = TABLE_LAYOUT + (i == QUESTIONS - 1 ? scene.question_asked.layout : 0);
+        questions[i].layout = PACKET_LAYOUT + (i == QUESTIONS - 1 ? scene.question_asked.layout : 0);
         if (i == scene.turn % (2 * QUESTIONS))
             turn(scene.shows % SHOWINGS);
         moved_before = world.moved;
@@ -157,7 +157,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     const struct question *question = &questions[scene.question % QUESTIONS];
 
-    if (question->layout == TABLE_LAYOUT && question->kind >= 1 && question->kind <= 6) {
+    if (question->layout == PACKET_LAYOUT && question->kind >= 1 && question->kind <= 6) {
         /* What it says is known, but where a move or a failure may come within the call. */
         const bool open = (!world.moved && scene.move.moment != 0) || scene.failing_call != 0;
 

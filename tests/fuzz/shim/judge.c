@@ -143,72 +143,144 @@ bool judge_question(const struct question *question, struct verdict *verdict)
 /* A value of a result for whom the slot contradicts its grammar. */
 #define BAD ANSWER_UNAVAILABLE
 
-static enum answer_result first_of(const struct pool *buckets, uint32_t hash, uint64_t *index)
+/* The next key of the section that may be of this hash, counted from the hash's own place; NOTHING: there is none. */
+static uint64_t next_candidate(const struct pool *keys, uint32_t hash, uint64_t from)
 {
-    *index = 0;
-    if (buckets->count == 0)
-        return ANSWER_FOUND;
-    if (__builtin_popcountll(buckets->count) != 1)
-        return BAD;
-    *index = number(buckets, hash % buckets->count, 0);
-    return ANSWER_FOUND;
+    for (uint64_t n = from; n < keys->count; n++) {
+        const uint32_t key = number(keys, (hash + n) % keys->count, 0);
+
+        if (key == 0)
+            return NOTHING;
+        if (key / (1u << 24) == hash / (1u << 24))
+            return n;
+    }
+    return NOTHING;
 }
 
-/* The name's record, of a kind in the set. */
+static uint32_t machine_of(uint32_t key)
+{
+    return key % (1u << 24) / 4;
+}
+
+static bool keys_are_sound(const struct pool *keys)
+{
+    return keys->sound && __builtin_popcountll(keys->count) <= 1;
+}
+
+static const struct machine_record *machine_record(const struct slot_image *image, uint64_t machine)
+{
+    const struct pool machines = POOL(image, machines, struct machine_record);
+
+    return machines.sound && machine > 0 && machine < machines.count ? (const void *)record(&machines, machine) : NULL;
+}
+
+static const struct detail_record *detail_record(const struct slot_image *image, uint64_t machine)
+{
+    const struct pool details = POOL(image, details, struct detail_record);
+
+    return details.sound && machine < details.count ? (const void *)record(&details, machine) : NULL;
+}
+
+/* The field that has the name of that kind, how long it may be in `longest`. NULL: the grammar has none there. */
+static const char *name_of(const struct slot_image *image, uint64_t machine, uint32_t kind, size_t *longest)
+{
+    const struct machine_record *of = machine_record(image, machine);
+    const struct detail_record *details = detail_record(image, machine);
+
+    if (of == NULL)
+        return NULL;
+    if (kind == NAME_MACHINE && of->name[0] != '\0') {
+        *longest = 31;
+        return of->name;
+    }
+    *longest = kind == NAME_LABEL ? 17 : 64;
+    if (details == NULL)
+        return NULL;
+    return kind == NAME_MACHINE ? details->name : kind == NAME_ALIAS ? details->alias : details->label;
+}
+
+static bool is_folded(const char *text, const char *name)
+{
+    for (; *text != '\0' && *name != '\0'; text++, name++)
+        if ((*text >= 'A' && *text <= 'Z' ? *text | 0x20 : *text) != *name)
+            return false;
+    return *text == *name;
+}
+
+/* The name's machine, of a kind in the set. */
 static enum answer_result find_name(const struct slot_image *image, const char *name, unsigned kinds, uint64_t *machine)
 {
-    const struct pool buckets = POOL(image, name_buckets, uint32_t), names = POOL(image, names, struct name_record);
+    const struct pool keys = POOL(image, name_keys, uint32_t);
     const uint32_t hash = table_hash_name(name, (uint32_t)strlen(name));
-    uint64_t index, seen = 0;
+    size_t longest;
 
-    if (!buckets.sound || !names.sound || first_of(&buckets, hash, &index) == BAD)
+    if (!keys_are_sound(&keys))
         return BAD;
-    for (; index != 0; index = FIELD(&names, index, struct name_record, next)) {
-        if (index >= names.count || seen++ == names.count)
+    for (uint64_t n = 0; (n = next_candidate(&keys, hash, n)) != NOTHING; n++) {
+        const uint32_t key = number(&keys, (hash + n) % keys.count, 0);
+
+        if ((kinds >> key % 4 & 1) == 0)
+            continue;
+        *machine = machine_of(key);
+
+        const char *text = name_of(image, *machine, key % 4, &longest);
+
+        if (text == NULL)
             return BAD;
-
-        const uint32_t kind = FIELD(&names, index, struct name_record, kind);
-        const uint8_t *text = record(&names, index) + offsetof(struct name_record, name);
-
-        if (FIELD(&names, index, struct name_record, hash) == hash && kind <= NAME_LABEL && (kinds >> kind & 1) != 0 &&
-            memcmp(text, name, strlen(name) + 1) == 0) {
-            *machine = FIELD(&names, index, struct name_record, machine);
+        if (strnlen(text, longest + 1) <= longest && is_folded(text, name))
             return ANSWER_FOUND;
-        }
     }
     return ANSWER_UNKNOWN;
 }
 
-static bool read_address(const struct pool *addresses, uint64_t index, struct answer_address *address)
+static enum answer_result addresses_of(const struct slot_image *image, uint64_t machine, struct host_answer *host)
 {
-    const struct address_record *from = (const void *)record(addresses, index);
+    const struct machine_record *of = machine_record(image, machine);
+    const struct pool addresses = POOL(image, addresses, struct address_record);
 
-    *address = (struct answer_address){from->family, from->scope_id, from->flags, {0}};
-    memcpy(address->bytes, from->bytes, 16);
-    return address->family == 2 || address->family == 10;
+    if (of == NULL || !addresses.sound || of->inet_count > 3)
+        return BAD;
+    host->address_count = of->inet_count;
+    for (uint32_t i = 0; i < of->inet_count; i++) {
+        host->addresses[i] = (struct answer_address){2, 0, of->inet_reverse & 1u << i ? ADDRESS_REVERSE : 0, {0}};
+        memcpy(host->addresses[i].bytes, &of->inet[4 * i], 4);
+    }
+    for (uint64_t i = of->more_addresses; i != 0; i = FIELD(&addresses, i, struct address_record, next)) {
+        if (i >= addresses.count || host->address_count == 128)
+            return BAD;
+
+        const struct address_record *from = (const void *)record(&addresses, i);
+        struct answer_address *to = &host->addresses[host->address_count++];
+
+        *to = (struct answer_address){from->family, from->scope_id, from->flags, {0}};
+        memcpy(to->bytes, from->bytes, 16);
+        if (to->family != 2 && to->family != 10)
+            return BAD;
+    }
+    return ANSWER_FOUND;
 }
 
 static enum answer_result find_address(const struct slot_image *image, const struct question *question,
-                                       struct answer_address *address, uint64_t *machine)
+                                       struct host_answer *host, uint64_t *machine)
 {
-    const struct pool buckets = POOL(image, address_buckets, uint32_t);
-    const struct pool addresses = POOL(image, addresses, struct address_record);
+    const struct pool keys = POOL(image, address_keys, uint32_t);
     const uint32_t hash = table_hash_address(question->family, question->bytes);
-    uint64_t index, seen = 0;
 
-    if (!buckets.sound || !addresses.sound || first_of(&buckets, hash, &index) == BAD)
+    if (!keys_are_sound(&keys))
         return BAD;
-    for (; index != 0; index = FIELD(&addresses, index, struct address_record, next_in_bucket)) {
-        if (index >= addresses.count || seen++ == addresses.count)
+    for (uint64_t n = 0; (n = next_candidate(&keys, hash, n)) != NOTHING; n++) {
+        *machine = machine_of(number(&keys, (hash + n) % keys.count, 0));
+        if (addresses_of(image, *machine, host) == BAD)
             return BAD;
+        for (uint32_t i = 0; i < host->address_count; i++) {
+            const struct answer_address address = host->addresses[i];
 
-        const bool sound = read_address(&addresses, index, address);
-
-        if (sound && FIELD(&addresses, index, struct address_record, hash) == hash &&
-            address->family == question->family && (address->flags & ADDRESS_REVERSE) != 0 &&
-            memcmp(address->bytes, question->bytes, question->family == 2 ? 4 : 16) == 0) {
-            *machine = FIELD(&addresses, index, struct address_record, machine);
-            return ANSWER_FOUND;
+            if (address.family == question->family && (address.flags & ADDRESS_REVERSE) != 0 &&
+                memcmp(address.bytes, question->bytes, question->family == 2 ? 4 : 16) == 0) {
+                host->addresses[0] = address;
+                host->address_count = 1;
+                return ANSWER_FOUND;
+            }
         }
     }
     return ANSWER_UNKNOWN;
@@ -248,17 +320,10 @@ static enum answer_result find_range(const struct slot_image *image, bool group,
 {
     const struct pool ranges =
         group ? POOL(image, gid_ranges, struct range_record) : POOL(image, uid_ranges, struct range_record);
-    const struct slot_header *header = (const void *)image->bytes;
-
     if (!ranges.sound)
         return BAD;
 
-    const uint64_t count = group ? header->gid_range_count : header->uid_range_count;
-
-    if (count > ranges.count)
-        return BAD;
-
-    const uint64_t at = search(&ranges, count, id);
+    const uint64_t at = search(&ranges, ranges.count, id);
 
     if (at == NOTHING)
         return ANSWER_UNKNOWN;
@@ -276,23 +341,26 @@ static enum answer_result find_range(const struct slot_image *image, bool group,
     return ANSWER_FOUND;
 }
 
-static const struct machine_record *machine_record(const struct slot_image *image, uint64_t machine)
-{
-    const struct pool machines = POOL(image, machines, struct machine_record);
-
-    return machines.sound && machine > 0 && machine < machines.count ? (const void *)record(&machines, machine) : NULL;
-}
-
 static enum answer_result host_id(const struct slot_image *image, bool group, uint64_t machine, uint64_t inside,
                                   uint32_t *host)
 {
     const struct machine_record *of = machine_record(image, machine);
+    const struct detail_record *details = detail_record(image, machine);
     const struct pool extents = POOL(image, extents, struct extent_record);
     uint64_t seen = 0;
 
-    if (of == NULL || !extents.sound)
+    if (of == NULL)
         return BAD;
-    for (uint64_t i = group ? of->first_gid_extent : of->first_uid_extent; i != 0;
+    if ((of->extent_kinds & (group ? 2 : 1)) != 0 && inside >= of->inside_first &&
+        inside < (uint64_t)of->inside_first + of->length) {
+        const uint64_t id = of->host_first + (inside - of->inside_first);
+
+        *host = (uint32_t)id;
+        return id > ID_LAST ? BAD : ANSWER_FOUND;
+    }
+    if (details == NULL || !extents.sound)
+        return BAD;
+    for (uint64_t i = group ? details->more_gid_extents : details->more_uid_extents; i != 0;
          i = FIELD(&extents, i, struct extent_record, next)) {
         if (i >= extents.count || seen++ == extents.count)
             return BAD;
@@ -310,45 +378,28 @@ static enum answer_result host_id(const struct slot_image *image, bool group, ui
     return ANSWER_UNKNOWN;
 }
 
-/* NULL: no string that the grammar allows. */
-static bool take_string(char *copy, const char *text, size_t size, size_t longest)
+/* The name of that kind into the answer. Behind the longest there is a zero. */
+static bool take_name(const struct slot_image *image, uint64_t machine, uint32_t kind, char *copy)
 {
-    memcpy(copy, text, size);
-    return strnlen(text, size) <= longest;
-}
+    size_t longest;
+    const char *text = name_of(image, machine, kind, &longest);
 
-static enum answer_result addresses_of(const struct slot_image *image, uint64_t machine, struct host_answer *host)
-{
-    const struct machine_record *of = machine_record(image, machine);
-    const struct pool addresses = POOL(image, addresses, struct address_record);
-
-    if (of == NULL || !addresses.sound)
-        return BAD;
-    host->address_count = 0;
-    for (uint64_t i = of->first_address; i != 0; i = FIELD(&addresses, i, struct address_record, next)) {
-        if (i >= addresses.count || host->address_count == 128)
-            return BAD;
-        if (FIELD(&addresses, i, struct address_record, machine) != machine ||
-            !read_address(&addresses, i, &host->addresses[host->address_count++]))
-            return BAD;
-    }
-    return ANSWER_FOUND;
+    if (text == NULL || text[longest] != '\0')
+        return false;
+    strcpy(copy, text);
+    return true;
 }
 
 static enum answer_result name_host(const struct slot_image *image, uint64_t machine, struct host_answer *host)
 {
-    const struct machine_record *of = machine_record(image, machine);
-
-    return of != NULL && take_string(host->name, of->name, 68, 64) && host->name[0] != '\0' ? ANSWER_FOUND : BAD;
+    return take_name(image, machine, NAME_MACHINE, host->name) && host->name[0] != '\0' ? ANSWER_FOUND : BAD;
 }
 
 static enum answer_result name_user(const struct slot_image *image, bool group, uint64_t machine, struct id_answer *id)
 {
-    const struct machine_record *of = machine_record(image, machine);
     char label[21] = {0}, name[128];
 
-    if (of == NULL || !take_string(id->machine, of->name, 68, 64) || id->machine[0] == '\0' ||
-        !take_string(label, of->label, 20, 17))
+    if (!take_name(image, machine, NAME_MACHINE, id->machine) || id->machine[0] == '\0')
         return BAD;
     for (int attempt = 0; attempt < 2; attempt++) {
         const char *machine_name = attempt == 0 ? id->machine : label;
@@ -359,10 +410,12 @@ static enum answer_result name_user(const struct slot_image *image, bool group, 
         for (uint64_t rest = id->inside_id, first = 1; first || rest != 0; rest /= 10, first = 0)
             digits[--place] = (char)('0' + rest % 10);
         stpcpy(stpcpy(stpcpy(stpcpy(name, group ? "vg-" : "vu-"), machine_name), "-"), digits + place);
-        if (strlen(name) <= 31 && machine_name[0] != '\0' && (attempt > 0 || strchr(machine_name, '.') == NULL)) {
+        if (strlen(name) <= 31 && machine_name[0] != '\0' && strchr(machine_name, '.') == NULL) {
             strcpy(id->name, name);
             return ANSWER_FOUND;
         }
+        if (attempt == 0 && !take_name(image, machine, NAME_LABEL, label))
+            return BAD;
     }
     return ANSWER_UNKNOWN;
 }
@@ -408,14 +461,20 @@ void judge_slot(const uint8_t *slot, uint64_t size, const struct question *quest
         if (verdict->result == ANSWER_FOUND)
             verdict->result = addresses_of(&image, machine, &verdict->host);
     } else {
-        verdict->result = find_address(&image, question, &verdict->host.addresses[0], &machine);
-        verdict->host.address_count = 1;
+        verdict->result = find_address(&image, question, &verdict->host, &machine);
         if (verdict->result == ANSWER_FOUND)
             verdict->result = name_host(&image, machine, &verdict->host);
     }
 }
 
 /* --- the packet --- */
+
+/* False: no string that the grammar allows. */
+static bool take_string(char *copy, const char *text, size_t size, size_t longest)
+{
+    memcpy(copy, text, size);
+    return strnlen(text, size) <= longest;
+}
 
 static bool host_is_told(const uint8_t *body, uint64_t size, const struct question *question, struct host_answer *host)
 {

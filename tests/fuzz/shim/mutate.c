@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "mutate.h"
+#include "table.h"
 
 #include <string.h>
 
@@ -50,6 +51,7 @@ void odd_string(char *text, uint32_t size)
 {
     static const char *const known[] = {"web", "db.example.org", "Db.example.org", "www.example", "db-417", "vu-web-0",
                                         "vg-web-0", "vu-db-417-5", "vu-web-01", "vu-0", "", ".", "a.b", "vm-1"};
+    static const uint8_t longest[] = {MACHINE_LABEL_MAX - 1, NAME_AT_HAND - 1, MACHINE_NAME_MAX - 1};
     const char *chosen;
 
     switch (pick(7)) {
@@ -66,10 +68,13 @@ void odd_string(char *text, uint32_t size)
     case 3:
         text[pick(size)] = (char)pick(256);
         break;
-    case 4:
+    case 4: {
+        const uint32_t length = longest[pick(sizeof longest / sizeof longest[0])] + pick(4); /* about the longest */
+
         memset(text, 0, size);
-        memset(text, '0' + (int)pick(10), 17 + pick(4) < size ? 17 + pick(4) : size - 1); /* about the longest that fits */
+        memset(text, '0' + (int)pick(2), length < size ? length : size);
         break;
+    }
     default:
         chosen = known[pick(sizeof known / sizeof known[0])];
         memset(text, 0, size);

@@ -123,7 +123,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
             change_talk(&talk);
             break;
         case 1:
-            reply.packet.header.layout = pick(4) ? TABLE_LAYOUT : odd_number(1);
+            reply.packet.header.layout = pick(4) ? PACKET_LAYOUT : odd_number(1);
             reply.packet.header.kind = pick(4) ? question->kind : odd_number(6);
             reply.packet.header.result = pick(4) ? pick(3) : odd_number(3);
             break;

@@ -4,37 +4,37 @@
 #include "scene.h"
 
 /* What a word of a record is: that decides what is odd there. */
-enum meaning { INDEX_OF, HASH, KIND, ID, LENGTH, FAMILY, FLAGS, NUMBER, TEXT };
+enum meaning { INDEX_OF, AT_HAND, KEY, ID, LENGTH, FAMILY, FLAGS, NUMBER, TEXT };
 
 struct field {
     uint32_t offset;
     enum meaning meaning;
     uint32_t size;               /* of TEXT */
-    uint32_t of;                 /* of INDEX_OF: the section, by its offset in the slot's header */
+    uint32_t of;                 /* of INDEX_OF and KEY: the section, by its offset in the slot's header; of TEXT: its
+                                    enum name_kind */
 };
 
 #define SECTION(name) offsetof(struct slot_header, name)
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
 
 static const struct field machine_fields[] = {
-    {offsetof(struct machine_record, name), TEXT, 68, 0},
-    {offsetof(struct machine_record, label), TEXT, 20, 0},
-    {offsetof(struct machine_record, first_address), INDEX_OF, 4, SECTION(addresses)},
-    {offsetof(struct machine_record, first_uid_extent), INDEX_OF, 4, SECTION(extents)},
-    {offsetof(struct machine_record, first_gid_extent), INDEX_OF, 4, SECTION(extents)},
+    {offsetof(struct machine_record, inet_count), AT_HAND, 4, 0},
+    {offsetof(struct machine_record, inet), NUMBER, 4, 0},
+    {offsetof(struct machine_record, more_addresses), INDEX_OF, 4, SECTION(addresses)},
+    {offsetof(struct machine_record, inside_first), ID, 4, 0},
+    {offsetof(struct machine_record, length), LENGTH, 4, 0},
+    {offsetof(struct machine_record, host_first), ID, 4, 0},
+    {offsetof(struct machine_record, name), TEXT, 32, NAME_MACHINE},
 };
-static const struct field name_fields[] = {
-    {offsetof(struct name_record, hash), HASH, 4, 0},
-    {offsetof(struct name_record, kind), KIND, 4, 0},
-    {offsetof(struct name_record, machine), INDEX_OF, 4, SECTION(machines)},
-    {offsetof(struct name_record, next), INDEX_OF, 4, SECTION(names)},
-    {offsetof(struct name_record, name), TEXT, 68, 0},
+static const struct field detail_fields[] = {
+    {offsetof(struct detail_record, more_uid_extents), INDEX_OF, 4, SECTION(extents)},
+    {offsetof(struct detail_record, more_gid_extents), INDEX_OF, 4, SECTION(extents)},
+    {offsetof(struct detail_record, label), TEXT, 20, NAME_LABEL},
+    {offsetof(struct detail_record, alias), TEXT, 68, NAME_ALIAS},
+    {offsetof(struct detail_record, name), TEXT, 68, NAME_MACHINE},
 };
 static const struct field address_fields[] = {
-    {offsetof(struct address_record, machine), INDEX_OF, 4, SECTION(machines)},
     {offsetof(struct address_record, next), INDEX_OF, 4, SECTION(addresses)},
-    {offsetof(struct address_record, hash), HASH, 4, 0},
-    {offsetof(struct address_record, next_in_bucket), INDEX_OF, 4, SECTION(addresses)},
     {offsetof(struct address_record, family), FAMILY, 4, 0},
     {offsetof(struct address_record, scope_id), NUMBER, 4, 0},
     {offsetof(struct address_record, flags), FLAGS, 4, 0},
@@ -52,8 +52,7 @@ static const struct field range_fields[] = {
     {offsetof(struct range_record, inside_first), ID, 4, 0},
     {offsetof(struct range_record, machine), INDEX_OF, 4, SECTION(machines)},
 };
-static const struct field name_bucket_fields[] = {{0, INDEX_OF, 4, SECTION(names)}};
-static const struct field address_bucket_fields[] = {{0, INDEX_OF, 4, SECTION(addresses)}};
+static const struct field key_fields[] = {{0, KEY, 4, SECTION(machines)}};
 
 static const struct {
     uint32_t section, size;
@@ -61,11 +60,11 @@ static const struct {
     uint32_t count;
 } sections[] = {
     {SECTION(machines), sizeof(struct machine_record), machine_fields, COUNT(machine_fields)},
-    {SECTION(names), sizeof(struct name_record), name_fields, COUNT(name_fields)},
-    {SECTION(name_buckets), 4, name_bucket_fields, COUNT(name_bucket_fields)},
+    {SECTION(details), sizeof(struct detail_record), detail_fields, COUNT(detail_fields)},
     {SECTION(addresses), sizeof(struct address_record), address_fields, COUNT(address_fields)},
-    {SECTION(address_buckets), 4, address_bucket_fields, COUNT(address_bucket_fields)},
     {SECTION(extents), sizeof(struct extent_record), extent_fields, COUNT(extent_fields)},
+    {SECTION(name_keys), 4, key_fields, COUNT(key_fields)},
+    {SECTION(address_keys), 4, key_fields, COUNT(key_fields)},
     {SECTION(uid_ranges), sizeof(struct range_record), range_fields, COUNT(range_fields)},
     {SECTION(gid_ranges), sizeof(struct range_record), range_fields, COUNT(range_fields)},
 };
@@ -83,17 +82,35 @@ static void save(uint8_t *at, uint32_t value)
     memcpy(at, &value, 4);
 }
 
-/* Somewhere in the slot: a field of a record that is there. NULL: the section shows none. */
-static const struct field *pick_field(const uint8_t *slot, uint32_t size, uint32_t *record)
+struct picked {
+    const struct field *field;
+    uint32_t index, record;      /* the record's, and where it is in the slot */
+};
+
+/* Somewhere in the slot: a field of a record that is there. False: the section shows none. */
+static bool pick_field(const uint8_t *slot, uint32_t size, struct picked *picked)
 {
     const uint32_t chosen = pick(COUNT(sections));
     const uint64_t offset = load(slot + sections[chosen].section), count = load(slot + sections[chosen].section + 4);
     const uint64_t fits = offset < size ? (size - offset) / sections[chosen].size : 0;
 
     if (fits == 0 || count == 0)
-        return NULL;
-    *record = (uint32_t)offset + pick((uint32_t)(count < fits ? count : fits)) * sections[chosen].size;
-    return &sections[chosen].fields[pick(sections[chosen].count)];
+        return false;
+    picked->index = pick((uint32_t)(count < fits ? count : fits));
+    picked->record = (uint32_t)offset + picked->index * sections[chosen].size;
+    picked->field = &sections[chosen].fields[pick(sections[chosen].count)];
+    return true;
+}
+
+/* Of a name that is asked for, or as it is; of another machine or kind, or none. */
+static uint32_t odd_key(uint32_t old, uint32_t machines)
+{
+    static const char *const asked[] = {"web", "db.example.org", "www.example", "db-417", "nosuch"};
+    const char *name = asked[pick(COUNT(asked))];
+    const uint32_t byte = pick(2) ? old >> 24 : table_hash_name(name, (uint32_t)strlen(name)) >> 24;
+    const uint32_t machine = pick(2) ? old >> KEY_MACHINE_AT & (KEY_MACHINES - 1) : odd_number(machines) % KEY_MACHINES;
+
+    return pick(8) == 0 ? 0 : byte << 24 | machine << KEY_MACHINE_AT | (pick(2) ? old % 4 : pick(4));
 }
 
 static uint32_t odd_value(const uint8_t *slot, const struct field *field, uint32_t old)
@@ -101,10 +118,10 @@ static uint32_t odd_value(const uint8_t *slot, const struct field *field, uint32
     switch (field->meaning) {
     case INDEX_OF:
         return odd_number(load(slot + field->of + 4));
-    case HASH:
-        return pick(2) ? table_hash_name("web", 3) : old ^ 1u << pick(32);
-    case KIND:
-        return pick(4) ? pick(5) : odd_number(32);
+    case AT_HAND:
+        return (pick(4) ? pick(5) : pick(256)) | pick(16) << 8 | pick(4) << 16;
+    case KEY:
+        return odd_key(old, load(slot + field->of + 4));
     case ID:
         return odd_id();
     case LENGTH:
@@ -118,28 +135,43 @@ static uint32_t odd_value(const uint8_t *slot, const struct field *field, uint32
     }
 }
 
-/* A name and its hash, so that it is found. */
-static void rename_record(uint8_t *slot, uint32_t record)
+/* The key of a name, and mostly the question for it. What does not end within its field is read on. */
+static void ask_for(struct scene *scene, uint8_t *slot, uint32_t size, const struct picked *picked)
 {
-    struct name_record *name = (void *)(slot + record);
+    const uint32_t from = picked->record + picked->field->offset;
+    const char *name = (const char *)slot + from;
+    const uint32_t length = (uint32_t)strnlen(name, size - from < MACHINE_NAME_MAX ? size - from : MACHINE_NAME_MAX);
+    const uint32_t hash = table_hash_name(name, length);
+    const uint64_t offset = load(slot + SECTION(name_keys)), count = load(slot + SECTION(name_keys) + 4);
+    const uint64_t at = count == 0 ? size : offset + hash % count * 4;
 
-    name->hash = table_hash_name(name->name, (uint32_t)strnlen(name->name, sizeof name->name));
+    if (at + 4 <= size)
+        save(slot + at, hash >> 24 << 24 | picked->index % KEY_MACHINES << KEY_MACHINE_AT | picked->field->of);
+    if (pick(4) == 0)
+        return;
+    scene->question_asked = (struct question){.kind = QUESTION_HOST_BY_NAME};
+    memcpy(scene->question_asked.name, name, length);
 }
 
-static void change_record(uint8_t *slot, uint32_t size)
+static void change_record(struct scene *scene, uint8_t *slot, uint32_t size)
 {
-    uint32_t record;
-    const struct field *field = pick_field(slot, size, &record);
+    struct picked picked;
 
-    if (field == NULL || (field->meaning == TEXT ? field->size : 4) > size - record - field->offset)
+    if (!pick_field(slot, size, &picked))
+        return;
+
+    const struct field *field = picked.field;
+    uint8_t *at = slot + picked.record + field->offset;
+
+    if ((field->meaning == TEXT ? field->size : 4) > size - picked.record - field->offset)
         return;
     if (field->meaning != TEXT) {
-        save(slot + record + field->offset, odd_value(slot, field, load(slot + record + field->offset)));
+        save(at, odd_value(slot, field, load(at)));
         return;
     }
-    odd_string((char *)slot + record + field->offset, field->size);
-    if (field == &name_fields[COUNT(name_fields) - 1] && record % 4 == 0 && pick(2))
-        rename_record(slot, record);
+    odd_string((char *)at, field->size);
+    if (pick(2))
+        ask_for(scene, slot, size, &picked);
 }
 
 static void change_section(uint8_t *slot, uint32_t size)
@@ -161,7 +193,7 @@ static void change_section(uint8_t *slot, uint32_t size)
         save(section + 4, odd_number(capacity));
         break;
     default:
-        save(slot + (pick(2) ? SECTION(uid_range_count) : SECTION(gid_range_count)), odd_number(capacity));
+        save(slot + (pick(2) ? SECTION(uid_ranges) : SECTION(gid_ranges)) + 4, odd_number(capacity));
     }
 }
 
@@ -169,21 +201,21 @@ static void change_section(uint8_t *slot, uint32_t size)
 static void change_move(struct scene *scene, const uint8_t *slot, uint32_t size)
 {
     struct move *move = &scene->move;
-    uint32_t record;
+    struct picked picked;
 
     move->moment = 1 + pick(pick(2) ? 40 : 400);
     move->kind = pick(3);
     move->count = 1 + pick(STORES_MAX);
     for (uint32_t i = 0; i < move->count; i++) {
-        const struct field *field = pick_field(slot, size, &record);
-
-        if (field == NULL || pick(8) == 0) {
+        if (!pick_field(slot, size, &picked) || pick(8) == 0) {
             move->stores[i].word = pick(2) ? SLOT_MAX / 4 + pick(4) : pick(sizeof(struct slot_header) / 4);
             move->stores[i].value = odd_number(4);
-        } else if (record + field->offset + 4 <= size) {
-            move->stores[i].word = (record + field->offset) / 4;
+        } else if (picked.record + picked.field->offset + 4 <= size) {
+            const uint32_t at = picked.record + picked.field->offset;
+
+            move->stores[i].word = at / 4;
             move->stores[i].value =
-                field->meaning == TEXT ? 0x64636261 : odd_value(slot, field, load(slot + record + field->offset));
+                picked.field->meaning == TEXT ? 0x64636261 : odd_value(slot, picked.field, load(slot + at));
         }
     }
 }
@@ -275,7 +307,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
             slot_size = slot_size > SLOT_MAX ? SLOT_MAX : slot_size;
             break;
         default:
-            change_record(slot, slot_size);
+            change_record(&scene, slot, slot_size);
         }
     if (sizeof scene + slot_size > max_size)
         slot_size = (uint32_t)(max_size - sizeof scene);

@@ -22,7 +22,7 @@ HANGS_AFTER = 20
 
 PROCESSES = 2
 CONTROL_RUNS = 2_000_000
-"""A lost check is found by then. The slowest takes a tenth of it."""
+"""A lost check is found by then. The slowest takes a seventh of it."""
 
 LENGTH_MAX = {"table": 228 + 4096, "reply": 148 + 8192}
 """Bytes of an input: what comes before it (scene.h), and the largest slot or packet."""

@@ -14,7 +14,7 @@ QUESTION_WORDS = 25
 NO_TURN = 29
 
 GREEDY = Machine(name="all", label="short", uids=[(0, 0, 4294967295)], gids=[(0, 60000, 9000)])
-LONG = Machine(name="a" * 40, label="label-2", uids=[(0, 1 << 20, 65536)], addresses=[Address("10.0.0.2")])
+LENGTHY = Machine(name="a" * 40, label="label-2", uids=[(0, 1 << 20, 65536)], addresses=[Address("10.0.0.2")])
 
 
 def _scene() -> bytes:
@@ -36,7 +36,7 @@ def _reply(kind: int, result: int = 0) -> bytes:
 
 def seeds(target: str) -> list[bytes]:
     if target == "table":
-        tables: list[list[Machine]] = [MACHINES, [GREEDY], [LONG], []]
+        tables: list[list[Machine]] = [MACHINES, [GREEDY], [LENGTHY], []]
         return [_scene() + slot_bytes(machines) for machines in tables]
     many = [(f"10.0.0.{i}", 0, 2) for i in range(128)]
     return [

@@ -144,7 +144,7 @@ static void check_cancel(void)
 
 static int open_file(const char *path, int flags)
 {
-    if (strcmp(path, "/run/mymachines/table-1") != 0)
+    if (strcmp(path, "/run/mymachines/table-2") != 0)
         wrong("opens %s", path);
     if (flags != (O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY))
         wrong("opens with flags %#x", (unsigned)flags);

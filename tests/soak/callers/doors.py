@@ -117,7 +117,7 @@ def doors(dns_port: int = 0, bus: str = "") -> dict[str, Door]:
     query = dns.message.make_query("web.machines.internal.", "A", id=1).to_wire()
     query = len(query).to_bytes(2) + query
     packet = bytes(ffi.buffer(ffi.new("struct question *", {
-        "layout": lib.TABLE_LAYOUT, "kind": lib.QUESTION_HOST_BY_NAME, "name": b"web"})))
+        "layout": lib.PACKET_LAYOUT, "kind": lib.QUESTION_HOST_BY_NAME, "name": b"web"})))
     machine = "/run/systemd/machine/io.systemd.Machine"
     return {
         "machine": Door(machine, _call("io.systemd.Machine.List", {"name": "web"}),

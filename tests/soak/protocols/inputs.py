@@ -225,7 +225,7 @@ def question_samples() -> list[bytes]:
     asked = ((lib.QUESTION_HOST_BY_NAME, {"name": b"web"}), (lib.QUESTION_HOST_BY_ADDRESS, {"family": 2}),
              (lib.QUESTION_USER_BY_NAME, {"name": b"vu-Web-1000"}), (lib.QUESTION_USER_BY_ID, {"id": 101000}),
              (lib.QUESTION_GROUP_BY_NAME, {"name": b"vg-Web-1000"}), (lib.QUESTION_GROUP_BY_ID, {"id": 101000}))
-    return [bytes(ffi.buffer(ffi.new("struct question *", {"layout": lib.TABLE_LAYOUT, "kind": kind, **fields})))
+    return [bytes(ffi.buffer(ffi.new("struct question *", {"layout": lib.PACKET_LAYOUT, "kind": kind, **fields})))
             for kind, fields in asked]
 
 
