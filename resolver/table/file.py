@@ -44,7 +44,8 @@ class SectionShape(NamedTuple):
 LINE = 64
 """Sections begin where a line of the processor's cache does: a machine's record is one line then."""
 
-# Of a machine: a few addresses and extents that its record does not hold; keys for three names, and as many addresses.
+# Extents: as many as ranges of both kinds, so that these are full before. Keys: a third more than there can be names
+# and addresses, for the fewer places are free, the longer searches become.
 SECTIONS = (
     SectionShape.of("machines", "struct machine_record", 16),
     SectionShape.of("details", "struct detail_record", 16),
@@ -55,8 +56,6 @@ SECTIONS = (
     SectionShape.of("uid_ranges", "struct range_record", 24),
     SectionShape.of("gid_ranges", "struct range_record", 24),
 )
-RANGES = ("uid_ranges", "gid_ranges")
-"""Of these, the slot's header tells how many are in use."""
 
 
 def _round_up(size: int, unit: int) -> int:
@@ -220,7 +219,7 @@ class TableFile:
         for shape in SECTIONS:
             section = getattr(header, shape.field)
             section.offset = offsets[shape.field]
-            section.capacity = 0 if shape.field in RANGES else shape.capacity(self.scale)
+            section.capacity = shape.capacity(self.scale)
 
 
 def _new_path(path: str) -> str:

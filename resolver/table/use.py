@@ -37,23 +37,13 @@ class Pool:
             self._left += 1
 
 
-def keys_in_use(places: int) -> int:
-    """So many keys, in a section of so many places, at the most: with fewer free ones, searches become long."""
-    return places * 3 // 4
-
-
 class Keys:
     """A section of keys (Keys, in table.h). `words` is what it holds."""
 
     def __init__(self, places: int) -> None:
         self._mask = places - 1
-        self._left = keys_in_use(places)
         self._hashes = array("I", bytes(4 * places))
         self.words = array("I", bytes(4 * places))
-
-    def left(self) -> int:
-        """How many keys can still be added."""
-        return self._left
 
     def add(self, hashed: int, machine: int, kind: int = 0) -> int:
         """The place that the key got. `kind`: enum name_kind."""
@@ -61,7 +51,6 @@ class Keys:
         while self.words[at]:
             at = (at + 1) & self._mask
         self.words[at], self._hashes[at] = _word(hashed, machine, kind), hashed
-        self._left -= 1
         return at
 
     def drop(self, hashed: int, machine: int, kind: int = 0) -> list[int]:
@@ -84,7 +73,6 @@ class Keys:
                 changed.append(at)
                 free = at
         words[free] = 0
-        self._left += 1
         return changed
 
 

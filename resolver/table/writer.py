@@ -29,7 +29,7 @@ from resolver.table.records import (
     range_record,
 )
 from resolver.table.slot import Range, Slot
-from resolver.table.use import Keys, Place, Use, keys_in_use
+from resolver.table.use import Keys, Place, Use
 from resolver.table.whole import write_all
 
 
@@ -141,9 +141,8 @@ class TableWriter:
     def _have_room(self, need: "Need") -> bool:
         use = self._use
         ranges = max(map(len, use.range_starts.values()))
-        return (need.machines <= use.machines.left() and need.names <= use.name_keys.left()
-                and need.reverse <= use.address_keys.left() and need.addresses <= use.addresses.left()
-                and need.extents <= use.extents.left() and ranges + need.ranges <= use.range_capacity)
+        return (need.machines <= use.machines.left() and need.addresses <= use.addresses.left()
+                and ranges + need.ranges <= use.range_capacity)
 
     # One change in one slot.
 
@@ -246,31 +245,24 @@ def _write_keys(slot: Slot, field: str, keys: Keys, places: Iterable[int]) -> No
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What machines take."""
+    """What machines take of the sections that can be full; no others can (file.py)."""
 
     machines: int
-    names: int
-    reverse: int
     addresses: int
-    extents: int
     ranges: int
 
 
 def _need(all_parts: Iterable[Parts]) -> Need:
-    machines = names = reverse = addresses = extents = uids = gids = 0
+    machines = addresses = uids = gids = 0
     for parts in all_parts:
         machines += 1
-        names += len(parts.keys)
-        reverse += len(parts.reverse)
         addresses += len(parts.more_addresses)
-        extents += len(parts.more_uid_extents) + len(parts.more_gid_extents)
         uids += len(parts.uid_extents)
         gids += len(parts.gid_extents)
-    return Need(machines, names, reverse, addresses, extents, max(uids, gids))
+    return Need(machines, addresses, max(uids, gids))
 
 
 def _fits(need: Need, scale: int) -> bool:
     capacity = {shape.field: shape.capacity(scale) for shape in SECTIONS}
-    return (need.machines < capacity["machines"] and need.names <= keys_in_use(capacity["name_keys"])
-            and need.reverse <= keys_in_use(capacity["address_keys"]) and need.addresses < capacity["addresses"]
-            and need.extents < capacity["extents"] and need.ranges <= capacity["uid_ranges"])
+    return (need.machines < capacity["machines"] and need.addresses < capacity["addresses"]
+            and need.ranges <= capacity["uid_ranges"])

@@ -34,7 +34,8 @@ from tests.lab.killing import killed_at_each_line
 NAMES = ["web", "Db", "qemu-1-web", "lxc-2-web", "a.dotted.name", "x" * 60, "long-" + "y" * 20]
 ADDRESSES = [ChosenAddress(AF_INET, bytes((10, 0, 0, n))) for n in range(4)] + [
     ChosenAddress(AF_INET6, bytes((0xfd, *range(14), n))) for n in range(3)] + [
-    ChosenAddress(AF_INET6, bytes((0xfe, 0x80, *range(14))), 7, scoped=True, reverse=False)]
+    ChosenAddress(AF_INET6, bytes((0xfe, 0x80, *range(14))), 7, scoped=True, reverse=False),
+    ChosenAddress(AF_INET, bytes((169, 254, 0, 1)), 8, scoped=True, reverse=False)]
 MAPS = [IdMap(), IdMap((Extent(0, 100000, 65536),)), IdMap((Extent(0, 150000, 10), Extent(1000, 70000, 5), Extent(
     5000, 1587085312, 65536))), IdMap((Extent(0, 0, 200000),))]
 IDS = (0, 1000, 65535, 65536, 70000, 70004, 70005, 99999, 100000, 150000, 150010, 165535, 165536, 199999, 200000,
@@ -137,6 +138,12 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def the_table_says_what_the_registry_says(self) -> None:
         assert_same(self.reader, self.registry)
+
+    @invariant()
+    def no_key_is_left_behind(self) -> None:
+        use, parts = self.writer._use, [Parts.of(entry) for entry in self.registry]
+        assert sum(map(bool, use.name_keys.words)) == sum(len(of.keys) for of in parts)
+        assert sum(map(bool, use.address_keys.words)) == sum(len(of.reverse) for of in parts)
 
     def teardown(self) -> None:
         if hasattr(self, "writer"):
@@ -357,7 +364,7 @@ def test_nothing_is_lost_however_machines_come_and_go(writer: tuple[TableWriter,
     assert table._table is not None
     assert table._table.scale == 1
     use, empty = table._use, Use(1)
-    for name in ("machines", "addresses", "extents", "name_keys", "address_keys"):
+    for name in ("machines", "addresses", "extents"):
         assert getattr(use, name).left() == getattr(empty, name).left()
     assert not any(use.name_keys.words)
     assert not any(use.address_keys.words)
@@ -365,6 +372,40 @@ def test_nothing_is_lost_however_machines_come_and_go(writer: tuple[TableWriter,
     for shape in table_file.SECTIONS:
         if shape.field in ("machines", "details", "name_keys", "address_keys"):
             assert not any(bytes(ffi.buffer(slot.peek(shape.field, 0), shape.capacity(1) * shape.record_size)))
+
+
+@pytest.mark.parametrize("scale", [1, 2, 1024])
+def test_what_is_not_looked_at_is_not_full(scale: int) -> None:
+    capacity = {shape.field: shape.capacity(scale) for shape in table_file.SECTIONS}
+    machines, addresses = capacity["machines"] - 1, capacity["addresses"] - 1
+    assert 3 * machines <= capacity["name_keys"] * 3 // 4  # a name, a label, an alias
+    assert lib.INET_AT_HAND * machines + addresses <= capacity["address_keys"] * 3 // 4
+    one_at_hand = 1
+    assert capacity["uid_ranges"] + capacity["gid_ranges"] - one_at_hand <= capacity["extents"] - 1
+
+
+@pytest.mark.parametrize("much", ["machines", "addresses", "uids", "gids"])
+def test_a_table_grows_when_a_section_is_full(path: Path, writer: tuple[TableWriter, Registry], much: str) -> None:
+    table, registry = writer
+    for number in range(16 if much == "machines" else 4):
+        addresses = tuple(ChosenAddress(AF_INET6, bytes((0xfd, number, *range(13), n)))
+                          for n in range(12 if much == "addresses" else 0))
+        maps = {kind: IdMap(tuple(Extent(n * 10, (1 << 20) + (number * 10 + n) * 100, 10)
+                                  for n in range(7 if much == f"{kind}s" else 0))) for kind in ("uid", "gid")}
+        assert table._table is not None
+        assert table._table.scale == 1  # until the last one
+        table.publish(registry.add(machine(f"m{number}", number + 2, chosen=addresses, uid_map=maps["uid"],
+                                           gid_map=maps["gid"])))
+    assert table._table is not None
+    assert table._table.scale == 2
+    assert_same(reader_of(path), registry)
+    table.close(unlink=True)
+    successor = TableWriter(str(path), registry)
+    successor.reset()
+    assert successor._table is not None
+    assert successor._table.scale == 2
+    assert_same(reader_of(path), registry)
+    successor.close(unlink=True)
 
 
 class KeysModel(RuleBasedStateMachine):
@@ -375,7 +416,7 @@ class KeysModel(RuleBasedStateMachine):
         self.keys = Keys(16)
         self.there: list[tuple[int, int, int]] = []
 
-    @precondition(lambda self: self.keys.left() > 0)
+    @precondition(lambda self: len(self.there) < 12)
     @rule(place=st.integers(0, 15), top=st.integers(0, 2), machine=st.integers(1, 4), kind=st.integers(0, 3))
     def add(self, place: int, top: int, machine: int, kind: int) -> None:
         key = (top << 24 | place, machine, kind)
@@ -420,6 +461,10 @@ def test_tables_of_other_layouts_are_retired(path: Path) -> None:
         writer.reset()
         old.seek(ffi.offsetof("struct table_header", "retired"))
         assert int.from_bytes(old.read(4), sys.byteorder) == 1
+    os.link(path, path.with_name(".table-2.old"))  # as a writer leaves it that is killed before the new one appears
+    writer.reset()
+    assert reader_of(path).host_by_name("web") is None
+    path.with_name(".table-2.old").unlink()
     assert set(os.listdir(path.parent)) == {"table-2", "table-3", "table-x", "atable-1", "table-1.txt", "nss.sock"}
     writer.close(unlink=True)
 
