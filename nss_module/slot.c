@@ -13,9 +13,10 @@ struct records {
     uint32_t size;           /* of one record */
 };
 
-/* Inline: with the record's size at hand it is a few instructions, and each look-up opens half a dozen sections. */
-static inline __attribute__((always_inline)) bool open_section(const struct slot *slot, size_t section_offset,
-                                                               uint32_t record_size, struct records *records)
+/* What each look-up does several times. With the record's size at hand, and without a call, it is a few instructions. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE bool open_section(const struct slot *slot, size_t section_offset, uint32_t record_size, struct records *records)
 {
     if (slot->size < sizeof(struct slot_header))
         return false;
@@ -40,7 +41,7 @@ static const void *record_at(const struct records *records, uint32_t index)
     return records->first + (size_t)index * records->size;
 }
 
-static bool open_keys(const struct slot *slot, size_t section_offset, struct records *keys)
+INLINE bool open_keys(const struct slot *slot, size_t section_offset, struct records *keys)
 {
     return open_section(slot, section_offset, sizeof(uint32_t), keys) && (keys->capacity & (keys->capacity - 1)) == 0;
 }
@@ -49,7 +50,7 @@ static bool open_keys(const struct slot *slot, size_t section_offset, struct rec
 
 /* The next key that may be of this hash, from `step` places behind the hash's own on; 0: there is none. All keys taken is
  * against the grammar, and no harm. */
-static uint32_t next_key(const struct records *keys, uint32_t hash, uint32_t *step)
+INLINE uint32_t next_key(const struct records *keys, uint32_t hash, uint32_t *step)
 {
     while (*step < keys->capacity) {
         const uint32_t place = (hash + *step) & (keys->capacity - 1);
