@@ -314,11 +314,11 @@ class Manager:
         held = Held(process, await self._addressing.follow(request.name, process))
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:
-            leader, maps = process.identity(), process.id_maps()
+            leader, maps, unit = process.facts()
             machine = Machine(
                 name=request.name, machine_class=request.machine_class, leader=leader, service=request.service,
                 id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
-                unit=process.unit(), owner=subject.uid, realtime=time.time_ns() // 1000,
+                unit=unit, owner=subject.uid, realtime=time.time_ns() // 1000,
                 monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
                 ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address,
                 uid_map=maps.uid, gid_map=maps.gid, alias=alias_of(request.name, own_names()))

@@ -24,9 +24,9 @@ class MachineClass(StrEnum):
 class ProcessId(NamedTuple):
     """A process that cannot be taken for another one that got its number later.
 
-    `pidfd_id` is the inode number of its pidfd (pidfs, Linux 6.9), else None. `start_time` is field 22 of
-    /proc/PID/stat, in clock ticks since boot (proc_pid_stat(5)), and counts only together with `boot_id`
-    (/proc/sys/kernel/random/boot_id, 32 hexadecimal digits).
+    `pidfd_id` is the inode number of its pidfd (pidfs, Linux 6.9), else None. `start_time` stands in for it in older
+    kernels: field 22 of /proc/PID/stat, in clock ticks since boot (proc_pid_stat(5)). It counts only together with
+    `boot_id` (/proc/sys/kernel/random/boot_id, 32 hexadecimal digits).
     """
 
     pid: int

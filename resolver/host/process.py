@@ -76,6 +76,14 @@ class IdMaps(NamedTuple):
     pending: bool
 
 
+class Facts(NamedTuple):
+    """What a registration asks of its leader."""
+
+    identity: ProcessId
+    id_maps: IdMaps
+    unit: str
+
+
 class Process:
     """A process by its pidfd. To be closed; `with` does."""
 
@@ -166,9 +174,17 @@ class Process:
         return bool(poll.poll(0))
 
     def identity(self) -> ProcessId:
-        """Everything that tells this process from others."""
-        return ProcessId(self.pid, os.fstat(self.fileno()).st_ino if have_pidfd_ids() else None, self.start_time(),
-                         boot_id())
+        """What tells this process from others: its pidfd's id, or its start time where the kernel has no such ids."""
+        return self._verified(self._identity)
+
+    def _identity(self) -> ProcessId:
+        if have_pidfd_ids():
+            return ProcessId(self.pid, os.fstat(self.fileno()).st_ino, boot_id=boot_id())
+        return ProcessId(self.pid, start_time=self._start_time(), boot_id=boot_id())
+
+    def facts(self) -> Facts:
+        """As identity(), id_maps() and unit(), in one pass."""
+        return self._verified(lambda: Facts(self._identity(), self._id_maps(), self._unit()))
 
     def read(self, name: str) -> str:
         """A small file of /proc/PID. NoSuchProcess where the process has exited, ValueError beyond READ_MAX.
@@ -192,8 +208,11 @@ class Process:
 
     def start_time(self) -> int:
         """Clock ticks from boot (CLOCK_BOOTTIME) to the process's start: field 22 of proc_pid_stat(5)."""
+        return self._verified(self._start_time)
+
+    def _start_time(self) -> int:
         # The command, field 2, may hold blanks and parentheses; the last ')' ends it.
-        return int(self.read("stat").rpartition(")")[2].split()[19])
+        return int(self._read("stat").rpartition(")")[2].split()[19])
 
     def owner(self) -> int:
         """The owner of /proc/PID: the effective uid, or root where the process is not dumpable (proc(5)).
@@ -251,11 +270,17 @@ class Process:
 
     def group_path(self) -> str:
         """Its control group, in the hierarchy that systemd uses, '' for none."""
-        return cgroup.group_path(self.read("cgroup"), cgroup.hierarchy().unified)
+        return self._verified(self._group_path)
+
+    def _group_path(self) -> str:
+        return cgroup.group_path(self._read("cgroup"), cgroup.hierarchy().unified)
 
     def unit(self) -> str:
         """The systemd unit of its control group, '' for none."""
-        return cgroup.unit_name(self.group_path())
+        return self._verified(self._unit)
+
+    def _unit(self) -> str:
+        return cgroup.unit_name(self._group_path())
 
     def send_signal(self, number: int) -> None:
         """Signal this process and no other. NoSuchProcess where it has exited."""

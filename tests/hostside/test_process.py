@@ -44,7 +44,7 @@ def test_a_process_is_found_again_by_its_identity(child: int, have_ids: bool, mo
     assert identity.pid == child
     assert identity.boot_id == boot_id()
     assert len(boot_id()) == 32
-    assert (identity.pidfd_id is not None) == have_ids
+    assert (identity.pidfd_id is not None, identity.start_time is None) == (have_ids, have_ids)
     with Process.from_identity(identity) as again:
         assert again.identity() == identity
 
@@ -63,9 +63,10 @@ def test_another_identity_is_not_believed(child: int, have_ids: bool, change: di
     assert fds() == before
 
 
-def test_start_time_counts_where_one_side_has_no_pidfd_id(child: int) -> None:
-    with Process.open(child) as process:
-        identity = process.identity()._replace(pidfd_id=None)
+def test_start_time_counts_where_one_side_has_no_pidfd_id(child: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, Process.open(child) as process:
+        patch.setattr(process_module, "have_pidfd_ids", lambda: False)
+        identity = process.identity()
     Process.from_identity(identity).close()
     with pytest.raises(NoSuchProcess):  # the start time alone proves nothing
         Process.from_identity(identity._replace(boot_id=None))

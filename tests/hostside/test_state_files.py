@@ -243,9 +243,11 @@ def test_a_pidfd_id_is_what_counts(files: StateFiles, public: Path, leader: Proc
 def test_an_older_kernel_falls_back_on_the_start_time(files: StateFiles, web: Machine, private: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "have_pidfd_ids", lambda: False)
-    files.save(replace(web, leader=web.leader._replace(pidfd_id=None)))
+    with Process.open(web.leader.pid) as process:
+        leader = process.identity()
+    files.save(replace(web, leader=leader))
     ((machine,), _, _) = files.load()
-    assert machine.leader.pidfd_id is None
+    assert machine.leader == leader
     Process.from_identity(machine.leader).close()
     (private / "web").unlink()
     Process.from_identity(files.load().machines[0].leader).close()
