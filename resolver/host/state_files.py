@@ -3,7 +3,7 @@
 
     machines/NAME        public, 0644: what sd-login(3) tells of machines
     machines/unit:UNIT   symbolic link to NAME: sd_pid_get_machine_name(3) finds a process's machine through its unit
-    mymachines/NAME      private, 0600 in a directory of 0700: what the public file has no place for
+    mymachines/NAME      private, 0600 in a directory of 0700: what the public file has no place for, where there is any
 
 A file comes by rename and goes by unlink: that is what sd_login_monitor watches, and no reader sees half of one. The
 public file is the registration: it comes last and goes first, so that whoever is killed in between has registered or
@@ -40,7 +40,7 @@ _NAME_MAX = 255  # linux/limits.h
 class Loaded(NamedTuple):
     """The machines that were found, in the order of their registration, and what was wrong with which files.
 
-    `ours` are the names of those that this daemon registered, by their private files.
+    `ours` are the names of those that this daemon registered, as one of their files says.
     """
 
     machines: list[Machine]
@@ -69,7 +69,6 @@ class StateFiles:
         """Write the machine's files; `linked`, its unit's link too. On OSError (ENOSPC) the public file is what it was,
         and of a new machine nothing is left."""
         check_machine_name(machine.name)  # it becomes a path
-        new = not os.path.lexists(f"{self._directory}/{machine.name}")
         try:
             try:
                 self._write(machine, linked)
@@ -77,15 +76,17 @@ class StateFiles:
                 self._make_directories()
                 self._write(machine, linked)
         except OSError:
-            if new:
+            if not os.path.lexists(f"{self._directory}/{machine.name}"):  # the last to be made: there was none before
                 self._remove_what_goes_with(machine.name, machine.unit)
             raise
 
     def _write(self, machine: Machine, linked: bool) -> None:
-        _write(self._private, machine.name, state_format.private_text(machine), 0o600)
+        public = state_format.public_text(machine)
+        if not state_format.says_all(public):
+            _write(self._private, machine.name, state_format.private_text(machine), 0o600)
         if linked:
             self.link(machine)
-        _write(self._directory, machine.name, state_format.public_text(machine), 0o644)
+        _write(self._directory, machine.name, public, 0o644)
 
     def link(self, machine: Machine) -> None:
         """Have processes of the machine's unit found to be this machine's. OSError."""
@@ -98,7 +99,7 @@ class StateFiles:
         (EROFS) all are what they were."""
         check_machine_name(name)
         with suppress(FileNotFoundError):
-            os.unlink(self._directory / name)
+            os.unlink(f"{self._directory}/{name}")
         self._remove_what_goes_with(name, unit)
 
     def _remove_what_goes_with(self, name: str, unit: str) -> None:
@@ -164,11 +165,14 @@ class StateFiles:
         return Loaded(machines, errors, ours)
 
     def _load(self, name: str) -> tuple[Machine, bool, Exception | None]:
-        """The machine, whether its private file is there, and what is wrong with that."""
+        """The machine, whether it is ours, and what is wrong with its private file."""
         public = _read(f"{self._directory}/{name}")
+        if state_format.says_all(public):
+            machine = state_format.machine_from_public(public)
+            _check_name(name, machine.name)
+            return machine, True, None
         said = state_format.registration_of(public)
-        if said.name != name:
-            raise ValueError(f"is of a machine {said.name}")
+        _check_name(name, said.name)
         problem: Exception | None = None
         try:
             machine = state_format.machine_from_private(_read(f"{self._private}/{name}"), said.name)
@@ -181,6 +185,11 @@ class StateFiles:
         # machined's, or ours without its better half.
         found = state_format.machine_from_public(public)
         return but(found, leader=_leader_of(found)), False, problem
+
+
+def _check_name(name: str, said: str) -> None:
+    if said != name:
+        raise ValueError(f"is of a machine {said}")
 
 
 def _leads_to_none_of(link: str, names: set[str]) -> bool:

@@ -3,7 +3,8 @@
 
 Public: lines KEY=VALUE, by the rules of systemd.exec(5), EnvironmentFile=. libsystemd reads CLASS and NETIF of it
 (sd_machine_get_class(3)), bus clients and nspawn LEADER, systemd-machined all. Private: one JSON object with what the
-public file has no place for, or must not show.
+public file has no place for, or must not show. Mostly there is nothing of that, and then no private file: the public
+one says so, by a key that is ours and that all others pass over.
 
 machined writes C escapes into its own file and reads it back by the rules above, so that `\\n` becomes `n`. We write
 double quotes, which every reader takes alike, and read both.
@@ -20,6 +21,8 @@ from resolver.core.machine import Machine, MachineClass, ProcessId
 from resolver.core.names import check_machine_name
 
 _COMMENT = "# Written by mymachinesd for sd-login(3); mymachinesctl list is the way to read it."
+_SAYS_ALL = "MYMACHINES_BOOT_ID"
+"""The key of a public file that says all there is. Its value is the boot's id, which goes with the pidfd's."""
 _LINE = re.compile(rb"([A-Z][A-Z0-9_]*)=(.*)")
 _PLAIN = re.compile(r"[A-Za-z0-9_/.,:@+=-]+(?: [A-Za-z0-9_/.,:@+=-]+)*")
 _TO_ESCAPE = re.compile(r'(["\\`$])')
@@ -40,14 +43,15 @@ _LEADER_TYPES: Mapping[str, type] = {"pid": int, "pidfdId": int, "startTime": in
 def public_text(machine: Machine) -> bytes:
     """The public file."""
     lines = [_COMMENT]
+    leader, says_all = machine.leader, not _has_more(machine)
     for key, value in (
         ("NAME", machine.name),
         ("SCOPE", machine.unit),  # machined's key for the unit, whatever its type
         ("SERVICE", machine.service),
         ("ROOT", machine.root_directory),
         ("ID", machine.id.hex() if machine.id is not None else ""),
-        ("LEADER", str(machine.leader.pid)),
-        ("LEADER_PIDFDID", "" if machine.leader.pidfd_id is None else str(machine.leader.pidfd_id)),
+        ("LEADER", str(leader.pid)),
+        ("LEADER_PIDFDID", "" if leader.pidfd_id is None else str(leader.pidfd_id)),
         ("CLASS", machine.machine_class.value),
         ("REALTIME", str(machine.realtime)),
         ("MONOTONIC", str(machine.monotonic)),
@@ -56,7 +60,23 @@ def public_text(machine: Machine) -> bytes:
     ):
         if value and (quoted := _quoted(value)):
             lines.append(f"{key}={quoted}")
+        elif value:
+            says_all = False
+    if says_all and leader.boot_id and (quoted := _quoted(leader.boot_id)):
+        lines.append(f"{_SAYS_ALL}={quoted}")
     return ("\n".join(lines) + "\n").encode()
+
+
+def _has_more(machine: Machine) -> bool:
+    """Whether there is something of it that no key of the public file is for."""
+    leader = machine.leader
+    return bool(machine.owner or machine.ssh_address or machine.ssh_private_key_path or machine.control_address
+                or leader.pidfd_id is None or leader.start_time is not None)
+
+
+def says_all(data: bytes) -> bool:
+    """Whether a public file is ours and says all; else there is a private file, or it is another one's."""
+    return f"\n{_SAYS_ALL}=".encode() in data
 
 
 def _quoted(value: str) -> str:
@@ -182,7 +202,8 @@ def _text(value: bytes) -> str:
 
 
 def machine_from_public(data: bytes) -> Machine:
-    """The machine of a public file alone, such as machined's. ValueError where NAME, CLASS or LEADER is missing.
+    """The machine of a public file alone: one that says all, or machined's. ValueError where NAME, CLASS or LEADER is
+    missing.
 
     Nobody is told to own it, so it is root's.
     """
@@ -192,8 +213,9 @@ def machine_from_public(data: bytes) -> Machine:
     return Machine(
         name=_machine_name(fields.get("NAME", "")),
         machine_class=_machine_class(fields.get("CLASS", "")),
-        leader=ProcessId(_pid(_number(fields.get("LEADER", "0"))), None if pidfd_id is None else _number(pidfd_id)),
-        service=fields.get("SERVICE", ""),
+        leader=ProcessId(_pid(_number(fields.get("LEADER", "0"))), None if pidfd_id is None else _number(pidfd_id),
+                         boot_id=_shared(fields.get(_SAYS_ALL))),
+        service=_shared(fields.get("SERVICE")) or "",
         id=_machine_id(fields.get("ID", "")),
         root_directory=fields.get("ROOT", ""),
         network_interfaces=_indices([_number(word) for word in fields.get("NETIF", "").split()]),

@@ -53,6 +53,15 @@ def web(leader: ProcessId) -> Machine:
                    monotonic=time.monotonic_ns() // 1000, ssh_private_key_path="/key")
 
 
+@pytest.fixture
+def plain(web: Machine) -> Machine:
+    """Of this one there is nothing that the public file has no place for."""
+    return replace(web, root_directory="/a b", owner=0, ssh_private_key_path="")
+
+
+with_pidfd_ids = pytest.mark.skipif(not process_module.have_pidfd_ids(), reason="Linux before 6.9 has no pidfd ids")
+
+
 def listed(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
@@ -65,6 +74,48 @@ def test_what_was_saved_is_loaded(files: StateFiles, web: Machine, public: Path,
     assert files.load() == ([web], [], {"web"})
     files.save(replace(web, service="later"))
     assert files.load() == ([replace(web, service="later")], [], {"web"})
+
+
+@with_pidfd_ids
+def test_what_the_public_file_has_room_for_is_in_no_private_one(files: StateFiles, plain: Machine, public: Path,
+                                                                private: Path) -> None:
+    files.save(plain)
+    assert listed(public) == ["unit:web.scope", "web"]
+    assert listed(private) == []
+    assert files.load() == ([plain], [], {"web"})
+    Process.from_identity(plain.leader).close()
+    files.remove("web", "web.scope")
+    assert listed(public) == []
+
+
+@with_pidfd_ids
+def test_a_public_file_that_says_all_is_of_this_boot(files: StateFiles, plain: Machine) -> None:
+    files.save(replace(plain, leader=plain.leader._replace(boot_id="0" * 32)))
+    ((machine,), _, _) = files.load()
+    with pytest.raises(NoSuchProcess):
+        Process.from_identity(machine.leader)
+
+
+@with_pidfd_ids
+def test_a_private_file_beside_a_public_one_that_says_all_is_nobodys(files: StateFiles, plain: Machine,
+                                                                     private: Path) -> None:
+    files.save(replace(plain, owner=4711))
+    before = (private / "web").read_bytes()
+    files.save(plain)
+    assert (private / "web").read_bytes() == before  # of the same registration, even
+    assert files.load().machines == [plain]
+    files.remove("web", "web.scope")
+    assert listed(private) == []
+
+
+def test_files_of_a_daemon_that_wrote_both_are_read(files: StateFiles, web: Machine, plain: Machine, public: Path,
+                                                    private: Path) -> None:
+    """With a start time beside the pidfd's id, and without the key by which a public file says all."""
+    before = replace(plain, leader=plain.leader._replace(start_time=1041))
+    files.save(before)
+    assert listed(private) == ["web"]
+    assert b"BOOT_ID" not in (public / "web").read_bytes()
+    assert files.load() == ([before], [], {"web"})
 
 
 def test_machines_come_in_the_order_of_their_registration(files: StateFiles, web: Machine) -> None:
@@ -232,7 +283,7 @@ def test_a_host_that_slept_keeps_its_machines(files: StateFiles, public: Path, l
     assert files.load().machines[0].leader == leader
 
 
-@pytest.mark.skipif(not process_module.have_pidfd_ids(), reason="Linux before 6.9 has no pidfd ids")
+@with_pidfd_ids
 def test_a_pidfd_id_is_what_counts(files: StateFiles, public: Path, leader: ProcessId) -> None:
     assert leader.pidfd_id is not None
     for pidfd_id, believed in ((leader.pidfd_id, True), (leader.pidfd_id + 1, False)):
@@ -287,9 +338,11 @@ STEPS = (StateFiles.save, StateFiles.link, StateFiles.remove, StateFiles._remove
          state_files_module._write, state_files_module._link)
 
 
+@pytest.mark.parametrize("kind", ["web", "plain"])
 @pytest.mark.parametrize("act", ["save", "remove"])
-def test_killed_at_each_step_leaves_what_was_before_or_after(files: StateFiles, web: Machine, public: Path,
-                                                             private: Path, act: str) -> None:
+def test_killed_at_each_step_leaves_what_was_before_or_after(files: StateFiles, public: Path, private: Path, act: str,
+                                                             kind: str, request: pytest.FixtureRequest) -> None:
+    web: Machine = request.getfixturevalue(kind)
     other = replace(web, name="other", unit="other.scope", monotonic=1)
     files.save(other)
     without = tree(public, private)
@@ -318,8 +371,11 @@ def test_killed_at_each_step_leaves_what_was_before_or_after(files: StateFiles, 
     assert set(seen) == {0, 1}
 
 
-def test_a_new_machine_that_could_not_be_saved_has_left_nothing(files: StateFiles, web: Machine, public: Path,
-                                                                private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["web", "plain"])
+def test_a_new_machine_that_could_not_be_saved_has_left_nothing(files: StateFiles, public: Path, private: Path,
+                                                                kind: str, request: pytest.FixtureRequest,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    web: Machine = request.getfixturevalue(kind)
     for call in ("symlink", "rename", "open"):
         for failing in range(1, 4):
             left = failing

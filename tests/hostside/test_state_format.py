@@ -13,6 +13,7 @@ from resolver.host.state_format import (
     parse_public,
     private_text,
     public_text,
+    says_all,
 )
 
 WEB = Machine(
@@ -34,6 +35,8 @@ REALTIME=1795352343615438
 MONOTONIC=1041127288
 NETIF=2 30
 """
+PLAIN = replace(WEB, leader=ProcessId(111, 36652, None, "47615db9a0db497686c66ebe1b69282c"), owner=0, ssh_address="",
+                ssh_private_key_path="")
 # Any text of any Python program, lone surrogates included: a client's JSON may hold them.
 any_text = st.text(st.characters(codec=None, exclude_categories=[]), max_size=60)
 
@@ -50,6 +53,26 @@ def test_the_public_file_keeps_secrets() -> None:
     text = public_text(WEB)
     assert b"key" not in text
     assert b"1000" not in text.replace(b"111", b"")
+
+
+def test_a_public_file_says_all_where_nothing_is_left() -> None:
+    assert says_all(public_text(PLAIN))
+    assert machine_from_public(public_text(PLAIN)) == PLAIN
+    assert not says_all(MACHINED)
+    # To others it is a line more, of a key that they do not ask for.
+    without = b"".join(line for line in public_text(PLAIN).splitlines(True) if not line.startswith(b"MYMACHINES_"))
+    assert without == public_text(replace(PLAIN, owner=1000))
+
+
+@pytest.mark.parametrize("more", [
+    {"owner": 1000}, {"ssh_address": "vsock/7"}, {"ssh_private_key_path": "/run/key"}, {"control_address": "/run/c"},
+    {"root_directory": "/a\nb"}, {"service": "\udcff"}, {"leader": ProcessId(111, None, 1041, "4761")},
+    {"leader": ProcessId(111, 36652)},
+])
+def test_a_public_file_that_leaves_something_out_says_so(more: dict[str, object]) -> None:
+    machine = replace(PLAIN, **more)  # type: ignore[arg-type]
+    assert not says_all(public_text(machine))
+    assert machine_from_private(private_text(machine)) == machine
 
 
 def test_machineds_file_is_a_machine() -> None:
@@ -98,6 +121,9 @@ def test_no_value_becomes_a_key(root: str, service: str, unit: str) -> None:
     # A reader that goes by lines and knows no quotes finds each key once.
     keys = [line.partition(b"=")[0] for line in re.split(rb"[\n\r\v\f]", text)[1:] if line]
     assert len(keys) == len(set(keys))
+    plain = replace(PLAIN, root_directory=root, service=service, unit=unit)
+    if says_all(public_text(plain)):
+        assert machine_from_public(public_text(plain)) == plain
     back = machine_from_public(text)
     assert (back.name, back.leader.pid, back.machine_class) == ("web", 111, MachineClass.CONTAINER)
     assert back.root_directory in (root, "")

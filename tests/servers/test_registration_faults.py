@@ -100,8 +100,9 @@ class World:
                  and Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", PATIENCE, "a leader")
         return child
 
-    def register(self, leader: "subprocess.Popen[bytes]", name: str = "web", scope: bool = False) -> Any:
-        request = Registration(name, MachineClass.CONTAINER, ProcessId(leader.pid))
+    def register(self, leader: "subprocess.Popen[bytes]", name: str = "web", scope: bool = False,
+                 ssh_address: str = "") -> Any:
+        request = Registration(name, MachineClass.CONTAINER, ProcessId(leader.pid), ssh_address=ssh_address)
         return self.manager.create(request, [], ROOT) if scope else self.manager.register(request, ROOT)
 
     def files(self) -> list[str]:
@@ -214,14 +215,16 @@ def test_a_caller_that_goes_at_each_step(tmp_path: Path, scope: bool) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("ssh_address", "files"), [("", 1), ("vsock/7", 2)], ids=["public", "private too"])
 @pytest.mark.parametrize("call", ["open", "rename"])
-def test_no_room_at_each_write(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_at_each_write(tmp_path: Path, call: str, ssh_address: str, files: int,
+                               monkeypatch: pytest.MonkeyPatch) -> None:
     real = getattr(os, call)
 
     async def run() -> None:
         async with world_in(tmp_path) as world:
             before = descriptors()
-            for failing in range(1, 4):
+            for failing in range(1, files + 2):
                 left = failing
 
                 def fail(*arguments: Any, **options: Any) -> Any:
@@ -235,8 +238,8 @@ def test_no_room_at_each_write(tmp_path: Path, call: str, monkeypatch: pytest.Mo
                 leader = world.leader()
                 monkeypatch.setattr(os, call, fail)
                 try:
-                    await world.register(leader)
-                    assert failing > 2  # two files, and a link where there is a unit
+                    await world.register(leader, ssh_address=ssh_address)
+                    assert failing > files
                 except NotAvailable:
                     pass
                 finally:

@@ -249,7 +249,8 @@ def read_state(data: bytes) -> list[bytes]:
             machine = parse(data)
         except ValueError:
             continue
-        state_format.public_text(machine)
+        public = state_format.public_text(machine)
+        assert not state_format.says_all(public) or state_format.machine_from_public(public) == machine
         text = state_format.private_text(machine)
         assert state_format.machine_from_private(text) == machine
         written.append(text)
@@ -273,7 +274,8 @@ def state_samples() -> list[bytes]:
     public = b'NAME=web\nCLASS=container\nLEADER=1234\nLEADER_PIDFDID=77\nSERVICE="a b"\nID=' + b"ab" * 16
     public += b"\nROOT=/srv\\x20web\nNETIF=2 3\nSCOPE='machine-web.scope'\nREALTIME=17\nVSOCK_CID=5\n"
     machine = state_format.machine_from_public(public)
-    return [public, state_format.private_text(machine), state_format.public_text(machine)]
+    says_all = public + b"MYMACHINES_BOOT_ID=" + b"4f" * 16 + b"\n"
+    return [public, says_all, state_format.private_text(machine), state_format.public_text(machine)]
 
 
 def netlink_samples() -> list[bytes]:
