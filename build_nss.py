@@ -30,8 +30,8 @@ SHIM_NAME = "libnss_mymachines.so.2"
 
 READER = ["table.c", "slot.c", "view.c", "answer.c"]
 SHIM_SOURCES = [*READER, "ask.c", "look_up.c", "pack.c", "hosts.c", "users.c", "groups.c"]
-EXTENSION_SOURCES = [*READER, "view_heap.c", "names.c", "datagrams.c", "attributes.c"]
-CDEF_HEADERS = ["table.h", "answer.h", "view.h", "names.h", "datagrams.h", "attributes.h"]
+EXTENSION_SOURCES = [*READER, "view_heap.c", "names.c", "datagrams.c", "netlink.c"]
+CDEF_HEADERS = ["table.h", "answer.h", "view.h", "names.h", "datagrams.h", "netlink.h"]
 
 # 64-bit offsets and times also where programs are of 32 bits: a table's inode number may need them.
 MACROS = [("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64"), ("_TIME_BITS", "64")]

@@ -123,8 +123,19 @@ class Lib:
     def datagrams_send(self, fd: int, batch: CData, count: int) -> int: ...
     def datagram_send(self, fd: int, peer: CData, data: bytes | CData, length: int) -> int: ...
 
-    # attributes.h
-    def attributes_find(self, payload: bytes, size: int, at: int, wanted: int, found: CData) -> int: ...
+    # netlink.h
+    ROW_NOTHING: Final[int]
+    ROW_NUMBER: Final[int]
+    ROW_ADDRESS: Final[int]
+    ROW_LINK: Final[int]
+    ROW_ROUTE: Final[int]
+    ROW_NEIGHBOUR: Final[int]
+    NETLINK_SHORT_HEADER: Final[int]
+    NETLINK_BAD_LENGTH: Final[int]
+    NETLINK_SHORT_BODY: Final[int]
+    NETLINK_BAD_ATTRIBUTE: Final[int]
+    NETLINK_BAD_ADDRESS: Final[int]
+    def netlink_read(self, datagram: bytes, size: int, at: CData, rows: CData, room: int) -> int: ...
 
 ffi: Final[FFI]
 lib: Final[Lib]

@@ -89,15 +89,15 @@ class _State:
         elif isinstance(body, netlink.Link):
             there = message.type == netlink.RTM_NEWLINK
             leads_out = there and body.link > 0 and body.link_netnsid is not None
-            self._set(self.peers, body.index, body.link if leads_out else None, PEERS_KEPT_MAX)
-            if leads_out and body.master and body.index in self.peers:
-                self.masters[body.index] = body.master
+            self._set(self.peers, body.interface, body.link if leads_out else None, PEERS_KEPT_MAX)
+            if leads_out and body.master and body.interface in self.peers:
+                self.masters[body.interface] = body.master
             else:
-                self.masters.pop(body.index, None)
+                self.masters.pop(body.interface, None)
             if not there:
-                self.names.pop(body.index, None)
-            elif len(self.names) < LINKS_KEPT_MAX or body.index in self.names:
-                self.names[body.index] = body.name
+                self.names.pop(body.interface, None)
+            elif len(self.names) < LINKS_KEPT_MAX or body.interface in self.names:
+                self.names[body.interface] = body.name
 
     def _leads_out(self, index: int) -> bool:
         return index in self.peers or index in self.masters.values()
@@ -147,7 +147,7 @@ def _key(message: netlink.Message) -> object:
     """What tells apart what messages are about: an address, or an interface by its index."""
     if isinstance(message.body, netlink.AddressEntry):
         return message.body.key
-    return message.body.index if isinstance(message.body, netlink.Link) else None
+    return message.body.interface if isinstance(message.body, netlink.Link) else None
 
 
 class AddressWatcher:

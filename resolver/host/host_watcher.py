@@ -88,7 +88,7 @@ def change_of(messages: list[netlink.Message]) -> HostChange:
     networks: set[Prefix] = set()
     for message in messages:
         match message.body:
-            case netlink.Link(index=index):
+            case netlink.Link(interface=index):
                 interfaces.add(index)
             case netlink.AddressEntry(address=address):
                 interfaces.add(address.ifindex)

@@ -33,7 +33,7 @@ class HostLinks:
 
     def host_interface(self, process: Process, registered: Iterable[int], peers: Iterable[tuple[int, int]]) -> int:
         """The index of the host-side interface of a machine, the first where it has several, 0 where none is known."""
-        return next((link.index for link in self.host_interfaces(process, registered, peers)), 0)
+        return next((link.interface for link in self.host_interfaces(process, registered, peers)), 0)
 
     def host_interfaces(self, process: Process, registered: Iterable[int],
                         peers: Iterable[tuple[int, int]]) -> Iterator[netlink.Link]:

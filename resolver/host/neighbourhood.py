@@ -197,11 +197,11 @@ class Neighbourhood:
 
     def _on_link(self, link: netlink.Link, there: bool) -> None:
         if there and link.kind == _VLAN and link.link_netnsid is None:
-            self._vlans[link.index] = link.link
+            self._vlans[link.interface] = link.link
         else:
-            self._vlans.pop(link.index, None)
-        port = self._ports.get(link.index)
-        self._name(link.index, link.name if there and (port is not None or link.kind in _LINK_KINDS) else "")
+            self._vlans.pop(link.interface, None)
+        port = self._ports.get(link.interface)
+        self._name(link.interface, link.name if there and (port is not None or link.kind in _LINK_KINDS) else "")
         if port is not None:
             port.generation = self._generation
             self._move(port, *port.describe(link if there else None))

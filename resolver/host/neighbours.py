@@ -248,7 +248,7 @@ def _subject(message: netlink.Message) -> object:
     """What a message is about: an interface, a MAC address of a bridge's, a neighbour."""
     body = message.body
     if isinstance(body, netlink.Link):
-        return body.index
+        return body.interface
     if isinstance(body, netlink.Neighbour):
         return body.master or body.interface, body.destination or body.hardware
     return None

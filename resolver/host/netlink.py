@@ -2,8 +2,8 @@
 """The little of rtnetlink(7) that addresses need: bytes in, messages out, and back. No sockets.
 
 The structs are those of linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/if_link.h and linux/neighbour.h, in
-the host's byte order. Written here rather than taken from pyroute2: importing that costs 110 ms and 24 MB of memory
-(measured), where the whole daemon aims at 250 ms and 48 MB.
+the host's byte order. What comes is read in C, into rows (nss_module/netlink.h). All this rather than pyroute2, for
+importing that costs 110 ms and 24 MB of memory (measured), where the whole daemon aims at 250 ms and 48 MB.
 
     datagram  = { message }
     message   = nlmsghdr, payload, padding to 4
@@ -14,8 +14,6 @@ the host's byte order. Written here rather than taken from pyroute2: importing t
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from resolver._table import ffi, lib
@@ -40,14 +38,11 @@ RTN_UNICAST, RTN_LOCAL = 1, 2
 # linux/socket.h: in messages about neighbours, a bridge's forwarding table
 AF_BRIDGE = 7
 
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
-_IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 29, 37
-_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND = 1, 4
-_NDA_DST, _NDA_LLADDR, _NDA_MASTER = 1, 2, 9
-_NETNSA_NSID, _NETNSA_PID = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 9, 18
+_IFLA_EXT_MASK, _NETNSA_PID, _RTA_DST = 29, 2, 1
 _RTEXT_FILTER_SKIP_STATS = 8
+
+READ_AT_ONCE = 64
+"""Messages of a datagram that C puts into rows at a time: mostly all, in 6 KB."""
 
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, interface index
@@ -57,40 +52,26 @@ _RTMSG = struct.Struct("=BBxxxxxBxxxx")  # family, length of the destination's p
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, interface index, state, flags, type
 _RTATTR = struct.Struct("=HH")  # length, type
 _U32 = struct.Struct("=I")
-_S32 = struct.Struct("=i")
 
 
 class NetlinkError(Exception):
     """Bytes that are no rtnetlink."""
 
 
-class _Wanted:
-    """The attributes that are of use of a kind of message, in the order of their types."""
-
-    def __init__(self, *types: int) -> None:
-        assert list(types) == sorted(types)
-        self._types = sum(1 << kind for kind in types)
-        self._found = ffi.new("struct attribute[]", len(types))  # of one message after the other
-        self._bytes = ffi.buffer(self._found)
-        self._places = struct.Struct(f"={2 * len(types)}I")
-
-    def find(self, payload: bytes, at: int) -> tuple[int, ...]:
-        """Where each one's value begins and ends in the payload, whose attributes begin at `at`: both 0 where it is not
-        there. The last of a type counts, as in the kernel's nla_parse()."""
-        if lib.attributes_find(payload, len(payload), at, self._types, self._found) < 0:
-            raise NetlinkError("an attribute is longer than what is left, or shorter than its header")
-        return self._places.unpack(self._bytes)
-
-
-_OF_ADDRESS = _Wanted(_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS)
-_OF_LINK = _Wanted(_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_LINK_NETNSID)
-_OF_LINKINFO = _Wanted(_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND)
-_OF_ROUTE = _Wanted(_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA)
-_OF_NEIGHBOUR = _Wanted(_NDA_DST, _NDA_LLADDR, _NDA_MASTER)
-_OF_NSID = _Wanted(_NETNSA_NSID)
-
-_PACKED_LENGTH = {AF_INET: 4, AF_INET6: 16}
-
+_ERRORS = {
+    lib.NETLINK_SHORT_HEADER: "a message's header is cut short",
+    lib.NETLINK_BAD_LENGTH: "a message is longer than what is left, or shorter than its header",
+    lib.NETLINK_SHORT_BODY: "a message is cut short",
+    lib.NETLINK_BAD_ATTRIBUTE: "an attribute is longer than what is left, or shorter than its header or value",
+    lib.NETLINK_BAD_ADDRESS: "an address or prefix is not as long as its family's",
+}
+_NUMBER, _ADDRESS, _LINK, _ROUTE, _NEIGHBOUR = (
+    lib.ROW_NUMBER, lib.ROW_ADDRESS, lib.ROW_LINK, lib.ROW_ROUTE, lib.ROW_NEIGHBOUR)
+_rows = ffi.new("struct netlink_row[]", READ_AT_ONCE)  # of one datagram after the other
+_rows_bytes = ffi.buffer(_rows)
+_read_up_to = ffi.new("uint32_t *")
+_ROW = struct.Struct("=IIIIiiiiIIIIIIIIIIIIII")
+assert _ROW.size * READ_AT_ONCE == len(_rows_bytes)
 
 class AddressEntry(NamedTuple):
     """An address of an interface. `key` tells it from all others of its network namespace, whatever its state."""
@@ -99,9 +80,8 @@ class AddressEntry(NamedTuple):
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A network interface.
+class Link(NamedTuple):
+    """A network interface, by its index.
 
     `master` is the index of the bridge, bond or VRF that it is a port of, else 0, and `port_kind` what that is.
     `link` is its peer's index (veth) or its lower interface's (macvlan), else 0, in the network namespace that
@@ -109,7 +89,7 @@ class Link:
     (`tun`, `veth`, `bridge`), else empty; `hardware` its own MAC address.
     """
 
-    index: int
+    interface: int
     name: str
     master: int = 0
     port_kind: str = ""
@@ -195,113 +175,44 @@ def route_request(family: int, packed: bytes, sequence: int) -> bytes:
     return _message(RTM_GETROUTE, NLM_F_REQUEST, sequence, fixed + _attribute(_RTA_DST, packed))
 
 
-def parse(datagram: bytes) -> Iterator[Message]:
+def parse(datagram: bytes) -> list[Message]:
     """The messages of one datagram. NetlinkError for anything that does not fit the grammar, and nothing else."""
-    at = 0
-    while at < len(datagram):
-        if len(datagram) - at < _NLMSGHDR.size:
-            raise NetlinkError("a message's header is cut short")
-        length, kind, flags, sequence, _ = _NLMSGHDR.unpack_from(datagram, at)
-        if not _NLMSGHDR.size <= length <= len(datagram) - at:
-            raise NetlinkError(f"a message of {length} bytes, where {len(datagram) - at} are left")
-        read = _BODIES.get(kind)
-        try:
-            body = None if read is None else read(datagram[at + _NLMSGHDR.size : at + length])
-        except struct.error as error:  # from any unpack below: fewer bytes than the struct has
-            raise NetlinkError(f"a message of type {kind} is cut short") from error
-        yield Message(kind, sequence, bool(flags & NLM_F_DUMP_INTR), body)
-        at += _aligned(length)
-
-
-def _errno(payload: bytes) -> int:
-    return -int(_S32.unpack_from(payload)[0])
-
-
-def _done(payload: bytes) -> int:
-    return _errno(payload) if payload else 0  # older kernels leave it out
-
-
-def _nsid(payload: bytes) -> int:
-    nsid = _number(payload, *_OF_NSID.find(payload, _RTGENMSG.size))
-    return -1 if nsid is None else nsid
-
-
-def _address(payload: bytes) -> AddressEntry | None:
-    family, prefix_length, flags, scope, index = _IFADDRMSG.unpack_from(payload)
-    if family not in _PACKED_LENGTH:
-        return None
-    peer_at, peer_end, own_at, own_end, flags_at, flags_end = _OF_ADDRESS.find(payload, _IFADDRMSG.size)
-    # On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL our own; IPv6 without a peer has IFA_ADDRESS
-    # alone (the comment in linux/if_addr.h).
-    peer = payload[peer_at:peer_end]
-    packed = payload[own_at:own_end] if own_at else peer
-    if len(packed) != _PACKED_LENGTH[family]:
-        raise NetlinkError(f"an address of {len(packed)} bytes in family {family}")
-    if flags_at:  # the field has 8 bits, and flags have outgrown it
-        (flags,) = _U32.unpack_from(payload[flags_at:flags_end])
-    # IPv4 may have one address twice, with two prefixes or two peers. IPv6 may not, and changes the peer in place.
-    key = (index, family, packed, prefix_length, peer) if family == AF_INET else (index, family, packed, 0, b"")
-    return AddressEntry(key, Address(family, packed, index, scope, flags))
-
-
-def _link(payload: bytes) -> Link | None:
-    family, _, index, _, _ = _IFINFOMSG.unpack_from(payload)
-    if family != 0:  # AF_BRIDGE's RTM_DELLINK means that a port left its bridge, not that the link is gone
-        return None
-    (hardware_at, hardware_end, name_at, name_end, link_at, link_end, master_at, master_end, info_at, info_end, nsid_at,
-     nsid_end) = _OF_LINK.find(payload, _IFINFOMSG.size)
-    kind = port_kind = ""
-    if info_at:
-        info = payload[info_at:info_end]
-        kind_at, kind_end, port_at, port_end = _OF_LINKINFO.find(info, 0)
-        kind, port_kind = _text(info[kind_at:kind_end]), _text(info[port_at:port_end])
-    return Link(
-        index,
-        _text(payload[name_at:name_end]),
-        _number(payload, master_at, master_end) or 0,
-        port_kind,
-        _number(payload, link_at, link_end) or 0,
-        _number(payload, nsid_at, nsid_end),
-        kind,
-        payload[hardware_at:hardware_end],
-    )
-
-
-def _route(payload: bytes) -> Route | None:
-    family, length, kind = _RTMSG.unpack_from(payload)
-    if family not in _PACKED_LENGTH:
-        return None
-    (destination_at, destination_end, interface_at, interface_end, gateway_at, _, multipath_at, _, via_at,
-     _) = _OF_ROUTE.find(payload, _RTMSG.size)
-    destination = payload[destination_at:destination_end] if destination_at else bytes(_PACKED_LENGTH[family])
-    if len(destination) != _PACKED_LENGTH[family] or length > 8 * len(destination):
-        raise NetlinkError(f"a route to {len(destination)} bytes, {length} bits of them, in family {family}")
-    gateway = bool(gateway_at or multipath_at or via_at)
-    return Route(kind, _number(payload, interface_at, interface_end) or 0, gateway, family, destination, length)
-
-
-def _neighbour(payload: bytes) -> Neighbour | None:
-    family, interface, state, flags, _ = _NDMSG.unpack_from(payload)
-    if family not in _PACKED_LENGTH and family != AF_BRIDGE:
-        return None
-    (destination_at, destination_end, hardware_at, hardware_end, master_at,
-     master_end) = _OF_NEIGHBOUR.find(payload, _NDMSG.size)
-    destination = b""
-    if family != AF_BRIDGE:  # a forwarding table of VXLAN has one too: the host where the MAC is
-        destination = payload[destination_at:destination_end]
-        if len(destination) != _PACKED_LENGTH[family]:
-            raise NetlinkError(f"a neighbour of {len(destination)} bytes in family {family}")
-    return Neighbour(family, interface, state, flags, destination, payload[hardware_at:hardware_end],
-                     _number(payload, master_at, master_end) or 0)
-
-
-def _number(payload: bytes, at: int, end: int) -> int | None:
-    """The value there, None where the attribute is not there."""
-    return int(_S32.unpack_from(payload[at:end])[0]) if at else None
+    messages: list[Message] = []
+    _read_up_to[0] = 0
+    count = READ_AT_ONCE
+    while count == READ_AT_ONCE:
+        count = lib.netlink_read(datagram, len(datagram), _read_up_to, _rows, READ_AT_ONCE)
+        if count < 0:
+            raise NetlinkError(_ERRORS[count])
+        for (kind, sequence, interrupted, about, number, interface, master, link, family, length, state, flags, at, end,
+             other_at, other_end, name_at, name_end, kind_at, kind_end, port_kind_at,
+             port_kind_end) in _ROW.iter_unpack(_rows_bytes[:count * _ROW.size]):
+            body: Body = None
+            if about == _ADDRESS:
+                packed, other = datagram[at:end], datagram[other_at:other_end]
+                # IPv4 may have one address twice, with two prefixes or two peers. IPv6 may not, and changes the peer in
+                # place.
+                key = ((interface, family, packed, length, other) if family == AF_INET
+                       else (interface, family, packed, 0, b""))
+                body = AddressEntry(key, Address(family, packed, interface, state, flags))
+            elif about == _NUMBER:
+                body = number
+            elif about == _LINK:
+                body = Link(interface, _text(datagram[name_at:name_end]), master,
+                            _text(datagram[port_kind_at:port_kind_end]), link, None if number < 0 else number,
+                            _text(datagram[kind_at:kind_end]), datagram[other_at:other_end])
+            elif about == _ROUTE:
+                destination = datagram[at:end] if at else bytes(16 if family == AF_INET6 else 4)
+                body = Route(state, interface, flags != 0, family, destination, length)
+            elif about == _NEIGHBOUR:
+                body = Neighbour(family, interface, state, flags, datagram[at:end], datagram[other_at:other_end],
+                                 master)
+            messages.append(Message(kind, sequence, interrupted != 0, body))
+    return messages
 
 
 def _text(value: bytes) -> str:
-    return value.partition(b"\0")[0].decode(errors="replace")
+    return value.decode(errors="replace")
 
 
 def _without_statistics() -> bytes:
@@ -314,13 +225,3 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 def _message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     return _NLMSGHDR.pack(_NLMSGHDR.size + len(payload), kind, flags, sequence, 0) + payload
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3
-
-
-_BODIES: Mapping[int, Callable[[bytes], Body]] = {
-    RTM_NEWADDR: _address, RTM_DELADDR: _address, RTM_NEWLINK: _link, RTM_DELLINK: _link, RTM_NEWROUTE: _route,
-    RTM_DELROUTE: _route, RTM_NEWNEIGH: _neighbour, RTM_DELNEIGH: _neighbour, RTM_NEWNSID: _nsid, NLMSG_ERROR: _errno,
-    NLMSG_DONE: _done}

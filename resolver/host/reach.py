@@ -93,7 +93,7 @@ class Reach:
         self._links = links
         self._port_of = port_of
         self._named = {*registered, *(there for _, there in peers)}
-        self._above = {link.index: tuple(links.masters(link))
+        self._above = {link.interface: tuple(links.masters(link))
                        for link in links.host_interfaces(process, registered, peers)}
         # Its host-side interfaces, and what they are ports of: who answers there is the machine.
         self._ways = {*self._above, *(master for above in self._above.values() for master in above)}

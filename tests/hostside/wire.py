@@ -23,6 +23,10 @@ def link(*attributes: bytes, family: int = 0, kind: int = netlink.RTM_NEWLINK) -
     return message(kind, struct.pack("=BxHiII", family, 1, 5, 0, 0) + b"".join(attributes))
 
 
+def route(family: int, *attributes: bytes, length: int = 24, type_: int = 1, kind: int = netlink.RTM_NEWROUTE) -> bytes:
+    return message(kind, struct.pack("=BBxxxxxBxxxx", family, length, type_) + b"".join(attributes))
+
+
 def neighbour(family: int, *attributes: bytes, kind: int = netlink.RTM_NEWNEIGH, index: int = 3, state: int = 2,
               flags: int = 0) -> bytes:
     return message(kind, struct.pack("=BxxxiHBB", family, index, state, flags, 1) + b"".join(attributes))

@@ -17,6 +17,6 @@ CONTROLS: dict[str, Bug] = {
     "leases-networkd": Bug("resolver/leases/objects.py", "if not all(type(number) is int and 0 <= number < 256 for",
                            "if not all(number != '' for"),
     "state": Bug("resolver/host/state_format.py", "if type(value) is not types[key]:", "if value == 17:"),
-    "netlink": Bug("resolver/host/netlink.py", "if len(datagram) - at < _NLMSGHDR.size:", "if len(datagram) < at:"),
+    "netlink": Bug("resolver/host/netlink.py", "    lib.NETLINK_BAD_LENGTH:", "    0:"),
     "os-release": Bug("resolver/guest/os_release.py", "if not value or value.isprintable():", "if value is not None:"),
 }

@@ -259,7 +259,7 @@ def read_state(data: bytes) -> list[bytes]:
 
 def read_netlink(data: bytes) -> list[netlink.Message]:
     try:
-        return list(netlink.parse(data))
+        return netlink.parse(data)
     except netlink.NetlinkError:
         return []
 
