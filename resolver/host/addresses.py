@@ -237,6 +237,10 @@ class AddressWatcher:
 
     def _read(self) -> None:
         budget = WAKE_BYTES
+        if self._sequence == 0:  # the first time, when nothing can have been lost
+            if not self._start_dump():
+                return
+            budget -= _DUMP_COST
         while budget > 0 and self._socket is not None:
             try:
                 # MSG_TRUNC: the length that the datagram had
@@ -257,6 +261,7 @@ class AddressWatcher:
             budget -= max(length, _EVENT_COST)
             if port != 0:  # not from the kernel: root in the guest may write to our socket
                 continue
+            dump = self._dump
             try:
                 if length > _DATAGRAM_MAX:
                     raise netlink.NetlinkError(f"a datagram of {length} bytes")
@@ -265,6 +270,8 @@ class AddressWatcher:
             except netlink.NetlinkError as error:
                 self._trouble(error)
                 return
+            if dump is not None and self._dump is None and not self._dump_wanted:
+                return  # all is known; what has happened since wakes us again
 
     def _on_message(self, message: netlink.Message, is_event: bool) -> None:
         if is_event:
