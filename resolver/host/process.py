@@ -260,10 +260,11 @@ class Process:
         return self._verified(self._id_maps)
 
     def _id_maps(self) -> IdMaps:
-        # The namespaces are compared, not the maps: a namespace of its own may map every id to itself.
-        if _shares_namespace(self.pid, "user"):
+        uids = self._read("uid_map")
+        # A namespace of its own may map every id to itself, as ours does: then the namespaces are compared.
+        if uids == _own_uid_map() and _shares_namespace(self.pid, "user"):
             return IdMaps(IdMap(), IdMap(), pending=False)
-        uids, gids = self._read("uid_map"), self._read("gid_map")
+        gids = self._read("gid_map")
         uid_map = IdMap.parse(uids)
         gid_map = uid_map if gids == uids else IdMap.parse(gids)  # mostly one and the same
         return IdMaps(uid_map, gid_map, pending=not (uids.strip() and gids.strip()))
@@ -312,6 +313,13 @@ def _shares_namespace(pid: int, kind: Namespace) -> bool:
     """By the link, KIND:[INODE] (namespaces(7)): the kernel makes no inode to say so, which is half of what stat(2)
     takes."""
     return os.readlink(f"/proc/{pid}/ns/{kind}") == f"{kind}:[{own_namespace(kind)[1]}]"
+
+
+@cache
+def _own_uid_map() -> str:
+    """Ours, written before we were started. A process of our namespace has the same text (user_namespaces(7))."""
+    with open("/proc/self/uid_map", encoding="ascii") as f:
+        return f.read()
 
 
 @cache
