@@ -55,7 +55,8 @@ class NetworkNamespace:
 
 
 class NetworkNamespaces:
-    """For one event loop. `on_change` is told of a namespace when its addresses or peers are others, or first known."""
+    """For one event loop. `on_change` is told of a namespace when its addresses or peers are others, or first known. It
+    closes the opener."""
 
     def __init__(self, opener: NetlinkOpener, on_change: Callable[[NetworkNamespace], object]) -> None:
         self._opener = opener
@@ -66,6 +67,7 @@ class NetworkNamespaces:
     def close(self) -> None:
         """All must have left."""
         self._readable.close()
+        self._opener.close()
 
     async def enter(self, who: Hashable, name: str, process: Process) -> NetworkNamespace:
         """The namespace that the leader of the machine `name` is in now. It is followed until all `who` entered have

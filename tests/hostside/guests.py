@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
@@ -25,11 +25,17 @@ for line in sys.stdin:
 """
 
 
-async def netlink_in(process: Process, groups: int, opener: NetlinkOpener | None = None) -> socket.socket:
+async def netlink_in(process: Process, groups: int, by_thread: bool | None = None) -> socket.socket:
     """A socket in the process's network namespace, as NetlinkOpener.open() gives it."""
+    with closing(NetlinkOpener(by_thread)) as opener:
+        return await opened_in(process, groups, opener)
+
+
+async def opened_in(process: Process, groups: int, opener: NetlinkOpener) -> socket.socket:
+    """The same, by that opener."""
     namespace = process.open_namespace("net")
     try:
-        return await (opener or NetlinkOpener()).open(namespace, groups)
+        return await opener.open(namespace, groups)
     finally:
         os.close(namespace)
 

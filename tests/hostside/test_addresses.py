@@ -26,7 +26,7 @@ from resolver.host.addresses import GROUPS, AddressWatcher
 from resolver.host.netns import NetlinkOpener
 from resolver.host.process import Process
 from resolver.host.readable import Readable
-from tests.hostside.guests import netlink_in
+from tests.hostside.guests import netlink_in, opened_in
 from tests.hostside.wire import address, attribute
 from tests.hostside.worlds import in_net, needs_root, sleeper
 from tests.lab.waiting import wait_for
@@ -379,15 +379,16 @@ def test_a_kernel_that_hangs_costs_a_second_and_a_thread(guest: Process, monkeyp
         opener = NetlinkOpener(by_thread=True)
         for _ in range(netns.OPENING_MAX + 3):
             with pytest.raises(TimeoutError):
-                await netlink_in(guest, 0, opener)
+                await opened_in(guest, 0, opener)
         assert len(threads) == netns.OPENING_MAX
         go_on.set()
         monkeypatch.setattr(netns, "TURN_SECONDS", 5)
         monkeypatch.setattr(netns, "OPEN_SECONDS", 5)
-        (await netlink_in(guest, 0, opener)).close()
+        (await opened_in(guest, 0, opener)).close()
         # What came too late is closed.
         await eventually(lambda: not any(os.path.exists(f"/proc/self/task/{thread}") for thread in threads))
         await asyncio.sleep(0)
+        opener.close()
 
     asyncio.run(run())
     assert len(os.listdir("/proc/self/fd")) == before
@@ -396,7 +397,7 @@ def test_a_kernel_that_hangs_costs_a_second_and_a_thread(guest: Process, monkeyp
 @pytest.mark.parametrize("by_thread", [False, True])
 def test_the_socket_is_the_guests_and_nobody_stays_there(guest: Process, by_thread: bool) -> None:
     async def run() -> None:
-        with await netlink_in(guest, 0, NetlinkOpener(by_thread)) as opened:
+        with await netlink_in(guest, 0, by_thread) as opened:
             namespace = fcntl.ioctl(opened, SIOCGSKNS)
             assert os.fstat(namespace).st_ino == guest.namespace("net")[1]
             os.close(namespace)
