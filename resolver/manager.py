@@ -117,7 +117,8 @@ class Manager:
 
     async def _register(self, request: Registration, subject: Subject, action: str,
                         scope: Sequence[UnitProperty] | None) -> Entry:
-        check_machine_name(request.name, own_names(), single_label=not subject.privileged)
+        names = own_names()
+        check_machine_name(request.name, names, single_label=not subject.privileged)
         request.check()
         await self._authority.check(
             subject, action, {"name": request.name, "class": request.machine_class, "verb": "register"})
@@ -142,7 +143,7 @@ class Manager:
                     await self._units.start_scope(
                         scope_name(request.name), process.pid, f"{request.machine_class.label} {request.name}", scope,
                         process.fileno())
-                return await self._take_in(request, subject, process)
+                return await self._take_in(request, subject, process, alias_of(request.name, names))
         except NoSuchProcess as error:
             raise InvalidArgument("leader", str(error)) from None
         finally:
@@ -310,7 +311,7 @@ class Manager:
         return bool(unit) and not is_shared_unit(unit) and not any(
             other is not entry and other.machine.unit == unit for other in self.registry)
 
-    async def _take_in(self, request: Registration, subject: Subject, process: Process) -> Entry:
+    async def _take_in(self, request: Registration, subject: Subject, process: Process, alias: str) -> Entry:
         held = Held(process, await self._addressing.follow(request.name, process))
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:
@@ -321,7 +322,7 @@ class Manager:
                 unit=unit, owner=subject.uid, realtime=time.time_ns() // 1000,
                 monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
                 ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address,
-                uid_map=maps.uid, gid_map=maps.gid, alias=alias_of(request.name, own_names()))
+                uid_map=maps.uid, gid_map=maps.gid, alias=alias)
             judged = self._addressing.choose(machine, held.addresses)
             if judged.addresses:
                 machine = but(machine, addresses=judged.addresses, chosen=judged.chosen)
