@@ -22,7 +22,8 @@ LABEL_HASH_DIGITS = 5
 KEYS_KEPT = 256
 """Names whose keys are remembered: a registration asks for its machine's twenty times."""
 
-_DNS_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+_DNS_LABEL = rf"[A-Za-z0-9](?:[A-Za-z0-9-]{{0,{DNS_LABEL_MAX - 2}}}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 _NOT_IN_LABEL = re.compile(r"[^a-z0-9]+")
 _LOCALHOST = re.compile(r"(?:.*\.)?localhost(?:\.localdomain[46]?)?")
 _DECORATED = re.compile(r"(?:qemu|lxc|ch)-[0-9]+-(?P<name>.+)")  # libvirt's drivers that register machines
@@ -51,14 +52,13 @@ def check_machine_name(name: str, own_names: Collection[str] = (), single_label:
         raise InvalidArgument("name", "is empty")
     if len(name) > MACHINE_NAME_MAX:
         raise InvalidArgument("name", f"has {len(name)} characters, at most {MACHINE_NAME_MAX} are allowed")
-    labels = name.split(".")
-    if not all(_DNS_LABEL.fullmatch(label) and len(label) <= DNS_LABEL_MAX for label in labels):
+    if not _HOST_NAME.fullmatch(name):
         raise InvalidArgument("name", "is no host name: letters, digits and '-', parted by single dots")
     if _LOCALHOST.fullmatch(name_key(name)):
         raise InvalidArgument("name", "is reserved: localhost and names under it mean this host")
     if name_key(name) in own_names:
         raise InvalidArgument("name", "is this host's own name")
-    if single_label and len(labels) > 1:
+    if single_label and "." in name:
         raise InvalidArgument("name", "holds a dot, which only root may register")
     return name
 

@@ -9,7 +9,7 @@ Which record holds what is kept in Python (use.py). A start, and a table that gr
 
 import bisect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from resolver._table import ffi, lib
 from resolver.core.idmap import Extent
@@ -243,8 +243,7 @@ def _write_keys(slot: Slot, field: str, keys: Keys, places: Iterable[int]) -> No
         slot.fill(field, at, [keys.words[at]])
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """What machines take of the sections that can be full; no others can (file.py)."""
 
     machines: int
