@@ -23,6 +23,7 @@ from resolver.core.addresses import Verdict, given, judge
 from resolver.core.frozen import but
 from resolver.core.machine import Address, AddressSource, Machine, MachineClass
 from resolver.core.names import name_key
+from resolver.core.registration import Registration
 from resolver.host.links import HostLinks
 from resolver.host.netlink import NetlinkError
 from resolver.host.netns import NetlinkOpener
@@ -311,13 +312,14 @@ class Addressing:
 
     # Choosing.
 
-    def choose(self, machine: Machine, followed: Followed) -> Judged:
-        """What becomes of the machine's addresses as they are now: of `machine`, its class and interfaces count."""
+    def choose(self, machine: Machine | Registration, followed: Followed) -> Judged:
+        """What becomes of the machine's addresses as they are now. What counts is said when it is registered: its class
+        and its interfaces."""
         followed.seen = self._outside.addresses(name_key(followed.name))
         judged = followed.judged = self._judged(machine, followed)
         return judged
 
-    def _judged(self, machine: Machine, followed: Followed) -> Judged:
+    def _judged(self, machine: Machine | Registration, followed: Followed) -> Judged:
         if not self._is_listed(machine, followed):
             return self._judge(machine, followed)
         assert followed.namespace is not None
@@ -332,11 +334,11 @@ class Addressing:
         return judged
 
     @staticmethod
-    def _is_listed(machine: Machine, followed: Followed) -> bool:
+    def _is_listed(machine: Machine | Registration, followed: Followed) -> bool:
         """What a container says of itself is whole. A VM says nothing; its leader may have a network of its own."""
         return followed.network is Network.OWN and machine.machine_class is MachineClass.CONTAINER
 
-    def _judge(self, machine: Machine, followed: Followed) -> Judged:
+    def _judge(self, machine: Machine | Registration, followed: Followed) -> Judged:
         listed = self._is_listed(machine, followed)
         addresses: tuple[Address, ...] = () if followed.namespace is None else followed.namespace.watcher.addresses
         if not listed:
@@ -351,7 +353,7 @@ class Addressing:
             return Judged(addresses)
         return Judged(addresses, verdicts, given(verdicts), ports, reach.concern())
 
-    def _reach(self, machine: Machine, followed: Followed) -> Reach:
+    def _reach(self, machine: Machine | Registration, followed: Followed) -> Reach:
         watcher = None if followed.namespace is None else followed.namespace.watcher
         peers, masters = ((), {}) if watcher is None else (watcher.peers, watcher.masters)
         return Reach(self._links, followed.process, machine.network_interfaces, peers, masters, self._outside.port_of)

@@ -316,16 +316,14 @@ class Manager:
         # From here on nothing waits: the machine is taken in whole, or not at all.
         try:
             leader, maps, unit = process.facts()
+            judged = self._addressing.choose(request, held.addresses)
             machine = Machine(
                 name=request.name, machine_class=request.machine_class, leader=leader, service=request.service,
                 id=request.id, root_directory=request.root_directory, network_interfaces=request.network_interfaces,
                 unit=unit, owner=subject.uid, realtime=time.time_ns() // 1000,
                 monotonic=time.monotonic_ns() // 1000, vsock_cid=request.vsock_cid, ssh_address=request.ssh_address,
                 ssh_private_key_path=request.ssh_private_key_path, control_address=request.control_address,
-                uid_map=maps.uid, gid_map=maps.gid, alias=alias)
-            judged = self._addressing.choose(machine, held.addresses)
-            if judged.addresses:
-                machine = but(machine, addresses=judged.addresses, chosen=judged.chosen)
+                uid_map=maps.uid, gid_map=maps.gid, addresses=judged.addresses, chosen=judged.chosen, alias=alias)
             changes = self.registry.add(machine)
             try:
                 self._states.save(machine)
