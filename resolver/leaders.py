@@ -4,8 +4,6 @@
 import errno
 import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from resolver.authority import Subject
 from resolver.core.errors import AccessDenied, InvalidArgument, NoSuchMachine, NotAvailable
@@ -27,15 +25,19 @@ def find(wanted: ProcessId | None, subject: Subject) -> Process:
 
 
 def _named(wanted: ProcessId) -> Process:
-    with closing_on_error(Process.open(wanted.pid)) as process:
-        if wanted == ProcessId(wanted.pid):
-            return process  # nothing was said that could be compared
+    process = Process.open(wanted.pid)
+    if wanted == ProcessId(wanted.pid):
+        return process  # nothing was said that could be compared
+    try:
         now = process.identity()
         for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.start_time, now.start_time),
                            (wanted.boot_id, now.boot_id)):
             if said is not None and true is not None and said != true:
                 raise NoSuchProcess(wanted.pid, "its number is another process's now")
-        return process
+    except BaseException:
+        process.close()
+        raise
+    return process
 
 
 def check_room(process: Process) -> None:
@@ -48,15 +50,10 @@ def check_room(process: Process) -> None:
         raise NotAvailable(f"{process.fileno()} of {allowed} descriptors are open, and the rest is not for machines")
 
 
-@contextmanager
-def without_descriptors() -> Iterator[None]:
-    """NotAvailable in place of the OSError where there are none at all."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise NotAvailable(f"no descriptor is left: {error}") from None
-        raise
+def check_descriptors(error: OSError) -> None:
+    """NotAvailable where it says that there are none at all."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise NotAvailable(f"no descriptor is left: {error}") from None
 
 
 def check(process: Process, subject: Subject) -> None:
@@ -65,16 +62,6 @@ def check(process: Process, subject: Subject) -> None:
         raise InvalidArgument("leader", f"process {process.pid} can be no machine's leader")
     if not subject.privileged and not process.owned_by(subject.uid):
         raise AccessDenied(f"process {process.pid} is not yours")
-
-
-@contextmanager
-def closing_on_error(process: Process) -> Iterator[Process]:
-    """Whoever goes through with it keeps the process."""
-    try:
-        yield process
-    except BaseException:
-        process.close()
-        raise
 
 
 def rules_pid_namespace(process: Process) -> bool:

@@ -133,8 +133,8 @@ class Manager:
             raise MachineExists(f"a machine {there.machine.name} is registered already")
         self._registering.add(key)
         try:
-            with (leaders.without_descriptors(),
-                  leaders.closing_on_error(leaders.find(request.leader, subject)) as process):
+            process = leaders.find(request.leader, subject)
+            try:
                 leaders.check_room(process)
                 leaders.check(process, subject)
                 # Its number may have been the leader's of a machine that has just ended.
@@ -144,8 +144,14 @@ class Manager:
                         scope_name(request.name), process.pid, f"{request.machine_class.label} {request.name}", scope,
                         process.fileno())
                 return await self._take_in(request, subject, process, alias_of(request.name, names))
+            except BaseException:
+                process.close()
+                raise
         except NoSuchProcess as error:
             raise InvalidArgument("leader", str(error)) from None
+        except OSError as error:
+            leaders.check_descriptors(error)
+            raise
         finally:
             self._registering.discard(key)
 
