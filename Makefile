@@ -72,6 +72,7 @@ bench: build $(VENV)/.bench-tools bench-packages
 # One after the other, each ends by itself; docs/reliability.md has what they found.
 soak: build $(VENV)/.test-tools test-packages soak-tools
 	$(VENV)/bin/python -m tests.fuzz.shim --runs 10000000
+	$(VENV)/bin/python -m tests.fuzz.netlink --runs 10000000
 	$(VENV)/bin/python -m tests.soak.consistency --seconds 60
 	$(VENV)/bin/python -m tests.soak.kill --times 750
 	$(VENV)/bin/python -m tests.soak.kill --times 250 --without-pidfd-ids

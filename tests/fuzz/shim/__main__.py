@@ -6,19 +6,13 @@ Needs clang and libclang-rt-dev. An input that finds something is left in build/
 
 import argparse
 import random
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from build_nss import ROOT
+from tests.fuzz.libfuzzer import keep, summary
 from tests.fuzz.shim.build import Builder
-from tests.fuzz.shim.run import Outcome, fuzz_all, fuzz_controls
-
-
-def keep(folder: Path) -> None:
-    for artifact in [*folder.glob("crash-*"), *folder.glob("timeout-*"), *folder.glob("oom-*")]:
-        print(f"its input: {shutil.copy(artifact, ROOT / 'build')}")
+from tests.fuzz.shim.run import fuzz_all, fuzz_controls
 
 
 def main() -> int:
@@ -39,19 +33,8 @@ def main() -> int:
                 failed = True
                 keep(folder / target)
         controls = fuzz_controls(builder, folder, seed=arguments.seed)
-        for name, outcome in controls.items():
-            print(f"{'found' if outcome.found else 'MISSED'} without {name}: {outcome}", flush=True)
-        missed = [name for name, outcome in controls.items() if not outcome.found]
-    print(summary(list(controls.values()), missed), f"(seed {arguments.seed})")
-    return 1 if failed or missed else 0
-
-
-def summary(outcomes: list[Outcome], missed: list[str]) -> str:
-    runs = sorted(outcome.runs for outcome in outcomes)
-    return (
-        f"{len(outcomes) - len(missed)} of {len(outcomes)} lost checks found, after {runs[len(runs) // 2]} runs"
-        f" in the middle and {runs[-1]} at most"
-    )
+    print(summary(controls), f"(seed {arguments.seed})")
+    return 1 if failed or not all(control.found for control in controls.values()) else 0
 
 
 if __name__ == "__main__":
