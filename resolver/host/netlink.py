@@ -73,6 +73,7 @@ _read_up_to = ffi.new("uint32_t *")
 _ROW = struct.Struct("=IIIIiiiiIIIIIIIIIIIIII")
 assert _ROW.size * READ_AT_ONCE == len(_rows_bytes)
 
+
 class AddressEntry(NamedTuple):
     """An address of an interface. `key` tells it from all others of its network namespace, whatever its state."""
 
