@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.bench.figures import Aim, Pairs, Row, figure, in_turns, percentile, ratio, times_faster
 from tests.bench.peers import files_host, machined_host, sssd_host
 from tests.bench.programs import Timing
-from tests.bench.published import BASE, addresses, table_host, uid
+from tests.bench.published import BASE, addresses, one, table_host, three, uid, with_link_local
 from tests.bench.settings import Settings
 from tests.lab import Container, TestHost
 
@@ -54,6 +54,7 @@ def run(settings: Settings) -> Iterator[Row]:
         yield from beside_sssd(settings, few)
         many = stack.enter_context(table_host(settings.many))
         yield from with_many(settings, few, many)
+        yield with_other_addresses(settings, many)
     yield from whole(settings)
     yield without_table(settings)
 
@@ -133,7 +134,7 @@ def with_many(settings: Settings, few: TestHost, many: TestHost) -> Iterator[Row
                   Side(many, "mymachines", lookup, keys([lookup.key(settings.many - 1)]), settings.calls),
                   Side(few, "mymachines", lookup, keys([lookup.key(FEW - 1)]), settings.calls),
                   TWICE, machines=settings.many)
-    order = random.Random(0).sample(range(settings.many), settings.many)
+    order = shuffled(settings)
     calls = max(settings.calls, 2 * settings.many)
     for lookup in LOOKUPS:
         yield row(settings, f"{lookup.what}, all in turn", f"ours with {FEW}, in turn",
@@ -142,13 +143,27 @@ def with_many(settings: Settings, few: TestHost, many: TestHost) -> Iterator[Row
                   TWICE, machines=settings.many)
 
 
+def with_other_addresses(settings: Settings, three_each: TestHost) -> Row:
+    """What a machine's record has no place for lies elsewhere in the table (docs/table.md)."""
+    keys = settings.programs.keys(f"m{number}" for number in shuffled(settings))
+    calls = max(settings.calls, 2 * settings.many)
+    with table_host(settings.many, with_link_local) as link_local:
+        return row(settings, "known host, IPv4 and link-local IPv6, all in turn", "3 IPv4 addresses, in turn",
+                   Side(link_local, "mymachines", LOOKUPS[0], keys, calls),
+                   Side(three_each, "mymachines", LOOKUPS[0], keys, calls), machines=settings.many)
+
+
+def shuffled(settings: Settings) -> list[int]:
+    return random.Random(0).sample(range(settings.many), settings.many)
+
+
 def whole(settings: Settings) -> Iterator[Row]:
     """getaddrinfo as programs call it, `hosts: files mymachines` beside `hosts: files`, with the same addresses."""
     lookup = LOOKUPS[0]
     for count, lines, aims in ((1, FEW, [NO_SLOWER]), (1, settings.many, []), (3, 3 * FEW, [NO_SLOWER])):
         names = {f"m{number}": addresses(number)[:count] for number in range(lines // count)}
         keys = settings.programs.keys([f"m{FEW - 1}"])
-        with table_host(FEW, three_addresses=count > 1) as ours, files_host(names) as theirs:
+        with table_host(FEW, three if count > 1 else one) as ours, files_host(names) as theirs:
             yield row(settings, f"getaddrinfo, {count} address{'es' if count > 1 else ''}",
                       f"/etc/hosts, {lines:,} lines", Side(ours, "libc", lookup, keys, settings.slow(2)),
                       Side(theirs, "libc", lookup, keys, settings.slow(2 if lines < 100 else 50)), *aims)
