@@ -25,6 +25,9 @@ from resolver.host import cgroup
 READ_MAX = 65536
 """Bytes of one file of /proc: the longest, a map of 340 extents, has 11 KiB."""
 
+_PAGE = 4096
+"""Bytes of a file of /proc to read at a time: most are shorter, and to make room for more takes longer than to read it."""
+
 _NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h, _IO(0xb7, 4)
 
 Namespace = Literal["user", "net", "mnt", "pid", "uts", "ipc", "cgroup"]
@@ -198,7 +201,7 @@ class Process:
         fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             data = b""
-            while chunk := os.read(fd, READ_MAX):
+            while chunk := os.read(fd, _PAGE):
                 data += chunk
                 if len(data) > READ_MAX:
                     raise ValueError(f"/proc/{self.pid}/{name} is longer than {READ_MAX} bytes")

@@ -212,6 +212,16 @@ def test_maps_of_a_user_namespace() -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("count", [60, 62, 63, 124, 125, 186, 187, 248, 340])
+def test_a_map_is_read_to_its_end(count: int) -> None:
+    """A page of it has 124 lines, and the kernel takes 340 extents."""
+    lines = [f"{2 * number} {1000 + number} 1\n" for number in range(count)]
+    with sleeper("-U") as pid, Process.open(pid) as process:
+        Path(f"/proc/{pid}/uid_map").write_text("".join(lines))
+        assert process.id_maps().uid == IdMap(tuple(Extent(2 * n, 1000 + n, 1) for n in range(count)))
+
+
+@needs_root
 def test_a_map_that_reads_like_the_hosts_is_a_map_all_the_same() -> None:
     with sleeper("-U") as pid, Process.open(pid) as process:
         Path(f"/proc/{pid}/uid_map").write_text("0 0 4294967295\n")
