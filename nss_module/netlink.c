@@ -10,7 +10,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define ATTRIBUTE_TYPES 64       /* what is of use is below */
+#define ATTRIBUTE_TYPES 64       /* those of use are below */
+
+_Static_assert(IFLA_LINK_NETNSID < ATTRIBUTE_TYPES, "the last of them");
 
 /* By their types, without the flags NLA_F_NESTED and NLA_F_NET_BYTEORDER. */
 struct attributes {
