@@ -150,9 +150,7 @@ class Message(NamedTuple):
 
 def dump_request(kind: int, sequence: int) -> bytes:
     """Ask for all links (RTM_GETLINK) or the addresses of all families (RTM_GETADDR)."""
-    fixed = _IFINFOMSG.pack(0, 0, 0, 0, 0) if kind == RTM_GETLINK else _IFADDRMSG.pack(0, 0, 0, 0, 0)
-    attributes = _without_statistics() if kind == RTM_GETLINK else b""
-    return _message(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, fixed + attributes)
+    return _message(kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, _ALL_LINKS if kind == RTM_GETLINK else _ALL_ADDRESSES)
 
 
 def neighbours_request(family: int, sequence: int) -> bytes:
@@ -162,7 +160,7 @@ def neighbours_request(family: int, sequence: int) -> bytes:
 
 def link_request(index: int, sequence: int) -> bytes:
     """Ask for one link."""
-    return _message(RTM_GETLINK, NLM_F_REQUEST, sequence, _IFINFOMSG.pack(0, 0, index, 0, 0) + _without_statistics())
+    return _message(RTM_GETLINK, NLM_F_REQUEST, sequence, _IFINFOMSG.pack(0, 0, index, 0, 0) + _WITHOUT_STATISTICS)
 
 
 def nsid_request(pid: int, sequence: int) -> bytes:
@@ -216,13 +214,14 @@ def _text(value: bytes) -> str:
     return value.decode(errors="replace")
 
 
-def _without_statistics() -> bytes:
-    return _attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
-
-
 def _attribute(kind: int, value: bytes) -> bytes:
     return _RTATTR.pack(_RTATTR.size + len(value), kind) + value  # all of ours are multiples of four
 
 
 def _message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     return _NLMSGHDR.pack(_NLMSGHDR.size + len(payload), kind, flags, sequence, 0) + payload
+
+
+_WITHOUT_STATISTICS = _attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
+_ALL_LINKS = _IFINFOMSG.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS
+_ALL_ADDRESSES = _IFADDRMSG.pack(0, 0, 0, 0, 0)
