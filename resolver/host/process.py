@@ -26,7 +26,7 @@ READ_MAX = 65536
 """Bytes of one file of /proc: the longest, a map of 340 extents, has 11 KiB."""
 
 _PAGE = 4096
-"""Bytes of a file of /proc to read at a time: most are shorter, and to make room for more takes longer than to read it."""
+"""Bytes of a file of /proc to read at a time: most are shorter, and to make room for more takes longer than to read."""
 
 _NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h, _IO(0xb7, 4)
 
