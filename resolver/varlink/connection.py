@@ -18,6 +18,8 @@ import os
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
+from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver.varlink.call import Call, Pause, Reply, as_reply
@@ -206,15 +208,14 @@ class Connection:
     def _take_result(self, call: Call, result: Any) -> None:
         if result is None or isinstance(result, (dict, Reply)):
             self.reply(as_reply(result))
+        elif isinstance(result, CoroutineType):  # most are: abstract classes, as below, take longer to tell
+            self._task = _tasks().start(_tasks().single(self, call, result))
         elif isinstance(result, Iterator):
             self._stream = (result, Replies(call))
             self._next_reply()
         else:
-            # Imported late: a process whose handlers all answer at once has no need of asyncio.
-            from resolver.varlink import tasks
-
-            replies = tasks.stream if isinstance(result, AsyncIterator) else tasks.single
-            self._task = tasks.start(replies(self, call, result))
+            replies = _tasks().stream if isinstance(result, AsyncIterator) else _tasks().single
+            self._task = _tasks().start(replies(self, call, result))
 
     def _read_on(self) -> None:
         self.busy = False
@@ -386,6 +387,14 @@ class Connection:
             when_sent, self._when_sent = self._when_sent, None
             if when_sent is not None:
                 when_sent()
+
+
+@cache
+def _tasks() -> ModuleType:
+    """Imported late: a process whose handlers all answer at once has no need of asyncio."""
+    from resolver.varlink import tasks
+
+    return tasks
 
 
 def _close_all(fds: tuple[int, ...]) -> None:
