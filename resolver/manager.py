@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from resolver import leaders
 from resolver.addressing import (
@@ -472,7 +473,12 @@ class Manager:
 
 def own_names() -> frozenset[str]:
     """The host's own name, with and without its domain, as keys (uname(2): asked of the kernel, not of NSS)."""
-    key = name_key(os.uname().nodename)
+    return _forms_of(os.uname().nodename)
+
+
+@lru_cache(1)
+def _forms_of(name: str) -> frozenset[str]:
+    key = name_key(name)
     return frozenset({key, key.partition(".")[0]})
 
 
