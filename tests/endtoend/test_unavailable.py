@@ -2,10 +2,13 @@
 """No daemon, no table, a stopped daemon, a table of another time: look-ups end soon, and others go on."""
 
 import time
+from pathlib import Path
 
 import pytest
 
+from resolver._table import lib
 from tests.endtoend.conftest import MakeHost, World
+from tests.endtoend.test_consistency import changed_shim
 from tests.lab import TestHost, wait_for
 
 TIMED = """
@@ -51,6 +54,19 @@ def test_another_layout_and_a_stopped_daemon_cost_one_deadline(world: World) -> 
     assert seconds < 2.5
     world.daemon.sigcont()
     assert timed(world.host, uid)[0] == 1
+
+
+def test_a_process_that_knows_an_older_layout_asks_the_daemon(world: World, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was there before an upgrade: its table is gone, but packets are what they were."""
+    web = world.machine("web")
+    older = ("table.h", f"#define TABLE_LAYOUT {lib.TABLE_LAYOUT} ", f"#define TABLE_LAYOUT {lib.TABLE_LAYOUT - 1} ")
+    shim = changed_shim([older], tmp_path, monkeypatch)
+    traced = world.host.run(["env", f"LD_LIBRARY_PATH={shim.parent}", "strace", "-e", "trace=%file,connect",
+                             "getent", "-s", "mymachines", "hosts", "web"], check=True)
+    assert traced.stdout.split() == [web.ipv6, "web"]
+    assert f'/run/mymachines/table-{lib.TABLE_LAYOUT - 1}"' in traced.stderr
+    assert "nss.sock" in traced.stderr
 
 
 @pytest.mark.parametrize("trouble", ["stopped", "killed", "restarting"])
