@@ -120,7 +120,7 @@ def test_a_table_that_cannot_grow_comes_back(make_host: MakeHost, trouble: str) 
     before = TableReader(place.table)
     assert before.host_by_name("web") is not None
     if trouble == "full":
-        fill(host, 120 << 10)  # for state files, and not for a table of 172 KiB
+        fill(host, 60 << 10)  # for state files, and not for a table of 124 KiB, even without the old one of 68
     else:
         read_only(host, "/run/mymachines")
     register_all(place, pids[60:], 60)
@@ -149,7 +149,7 @@ def test_look_ups_are_right_while_run_is_full(make_host: MakeHost, tmp_path: Pat
     if room == "never":
         for directory in ("/run/systemd/machines", "/run/systemd/mymachines"):  # these have room
             host.run(["sh", "-c", f"mkdir -p {directory} && mount -t tmpfs -o mode=0755 state {directory}"], check=True)
-        fill(host, 20 << 10)  # and a table of 28 KiB has not
+        fill(host, 16 << 10)  # and a table of 20 KiB has not
     pids: list[int] = []
 
     def in_the_middle() -> None:
@@ -158,7 +158,7 @@ def test_look_ups_are_right_while_run_is_full(make_host: MakeHost, tmp_path: Pat
             assert not Path(place.table).exists()
             return
         assert Path(place.table).exists()
-        fill(host, 140 << 10)  # for state files, and not for a table of 172 KiB, even without the old one
+        fill(host, 60 << 10)  # for state files, and not for a table of 124 KiB, even without the old one of 68
         register_all(place, pids[59:], 59)
         assert not Path(place.table).exists()
 
