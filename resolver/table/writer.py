@@ -8,8 +8,8 @@ Which record holds what is kept in Python (use.py). A start, and a table that gr
 """
 
 import bisect
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from resolver._table import ffi, lib
 from resolver.core.idmap import Extent
@@ -19,6 +19,7 @@ from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile, retire_others
 from resolver.table.records import (
     NOTHING,
     Parts,
+    Record,
     address_record,
     chain,
     detail_record,
@@ -29,8 +30,10 @@ from resolver.table.records import (
     range_record,
 )
 from resolver.table.slot import Range, Slot
-from resolver.table.use import Keys, Place, Use
+from resolver.table.use import Keys, Place, Pool, Use
 from resolver.table.whole import write_all
+
+T = TypeVar("T")
 
 
 class TableWriter:
@@ -161,11 +164,14 @@ class TableWriter:
         if now.reverse != was.reverse:
             self._change_reverse(slot, place, was.reverse, now.reverse)
         if now.more_addresses != was.more_addresses:
-            place.addresses = self._new_addresses(slot, place.addresses, now.more_addresses)
+            place.addresses = self._rechain(slot, "addresses", self._use.addresses, place.addresses,
+                                            now.more_addresses, address_record)
         if now.more_uid_extents != was.more_uid_extents:
-            place.uid_extents = self._new_extents(slot, place.uid_extents, now.more_uid_extents)
+            place.uid_extents = self._rechain(slot, "extents", self._use.extents, place.uid_extents,
+                                              now.more_uid_extents, extent_record)
         if now.more_gid_extents != was.more_gid_extents:
-            place.gid_extents = self._new_extents(slot, place.gid_extents, now.more_gid_extents)
+            place.gid_extents = self._rechain(slot, "extents", self._use.extents, place.gid_extents,
+                                              now.more_gid_extents, extent_record)
         self._change_ranges(slot, "uid_ranges", place.machine, was.uid_extents, now.uid_extents)
         self._change_ranges(slot, "gid_ranges", place.machine, was.gid_extents, now.gid_extents)
         slot.fill("machines", place.machine, [machine_record(now, place.addresses)])
@@ -193,20 +199,13 @@ class TableWriter:
         for address in now:
             _write_keys(slot, "address_keys", keys, [keys.add(hash_of_address(address), place.machine)])
 
-    def _new_addresses(self, slot: Slot, old: Sequence[int], addresses: Sequence[ChosenAddress]) -> tuple[int, ...]:
+    def _rechain(self, slot: Slot, section: str, pool: Pool, old: Sequence[int], values: Sequence[T],
+                 record: Callable[[int, T], Record]) -> tuple[int, ...]:
         """Records for these, in the place of the old ones."""
-        self._use.addresses.give_back(old)
-        indices = self._use.addresses.take(len(addresses))
-        for index, following, address in chain(indices, addresses):
-            slot.fill("addresses", index, [address_record(following, address)])
-        return indices
-
-    def _new_extents(self, slot: Slot, old: Sequence[int], extents: Sequence[Extent]) -> tuple[int, ...]:
-        """Records for these, in the place of the old ones."""
-        self._use.extents.give_back(old)
-        indices = self._use.extents.take(len(extents))
-        for index, following, extent in chain(indices, extents):
-            slot.fill("extents", index, [extent_record(following, extent)])
+        pool.give_back(old)
+        indices = pool.take(len(values))
+        for index, following, value in chain(indices, values):
+            slot.fill(section, index, [record(following, value)])
         return indices
 
     def _change_ranges(self, slot: Slot, section: str, machine: int, was: Sequence[Extent],
