@@ -49,11 +49,7 @@ class Parts(NamedTuple):
             keys.append((lib.NAME_LABEL, entry.label))
         if entry.alias:
             keys.append((lib.NAME_ALIAS, entry.alias))
-        inet = 0
-        for address in entry.addresses[:INET_AT_HAND]:
-            if address.family != AF_INET or address.scoped:
-                break
-            inet += 1
+        inet = count_at_hand(entry.addresses)
         extent, kinds = NOTHING.extent, 0
         uids, gids = entry.uid_extents, entry.gid_extents
         if uids or gids:
@@ -66,6 +62,16 @@ class Parts(NamedTuple):
 
 
 NOTHING = Parts()
+
+
+def count_at_hand(addresses: Sequence[ChosenAddress]) -> int:
+    """How many of them, from the first on, the machine's record holds."""
+    count = 0
+    for address in addresses[:INET_AT_HAND]:
+        if address.family != AF_INET or address.scoped:
+            break
+        count += 1
+    return count
 
 
 def hash_of_name(name: str) -> int:

@@ -17,11 +17,11 @@ from resolver.core.machine import ChosenAddress
 from resolver.core.registry import Change, Entry
 from resolver.table.file import SCALE_FIRST, SECTIONS, TableFile, retire_others
 from resolver.table.records import (
-    NOTHING,
     Parts,
     Record,
     address_record,
     chain,
+    count_at_hand,
     detail_record,
     extent_record,
     hash_of_address,
@@ -54,7 +54,7 @@ class TableWriter:
     def reset(self) -> None:
         """Publish the registry as it is: at start, and after a failure. An adopted table changes in one step."""
         entries = list(self._registry)
-        need = _need(map(Parts.of, entries))
+        need = _need(entries)
         if self._table is None:
             self._table = TableFile.adopt(self.path)
             self._open_slots()
@@ -69,13 +69,12 @@ class TableWriter:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Make changes that the registry went through visible to every reader, all at once."""
-        parts = [Parts.of(change.after) for change in changes]
-        if self._table is None or not self._have_room(_need(now for now in parts if now is not NOTHING)):
+        if self._table is None or not self._have_room(_need(c.after for c in changes if c.after is not None)):
             self.reset()
             return
         slot = self._begin()
-        for change, now in zip(changes, parts, strict=True):
-            self._apply(slot, change, now)
+        for change in changes:
+            self._apply(slot, change)
         self._commit(slot)
 
     def close(self, unlink: bool) -> None:
@@ -149,10 +148,10 @@ class TableWriter:
 
     # One change in one slot.
 
-    def _apply(self, slot: Slot, change: Change, now: Parts) -> None:
+    def _apply(self, slot: Slot, change: Change) -> None:
         """What is no more goes first, so that what comes has its room."""
         before, after = change.before, change.after
-        was = Parts.of(before)
+        was, now = Parts.of(before), Parts.of(after)
         if before is not None:
             place = self._use.places[before.key]
         else:
@@ -250,13 +249,13 @@ class Need(NamedTuple):
     ranges: int
 
 
-def _need(all_parts: Iterable[Parts]) -> Need:
+def _need(entries: Iterable[Entry]) -> Need:
     machines = addresses = uids = gids = 0
-    for parts in all_parts:
+    for entry in entries:
         machines += 1
-        addresses += len(parts.more_addresses)
-        uids += len(parts.uid_extents)
-        gids += len(parts.gid_extents)
+        addresses += len(entry.addresses) - count_at_hand(entry.addresses)
+        uids += len(entry.uid_extents)
+        gids += len(entry.gid_extents)
     return Need(machines, addresses, max(uids, gids))
 
 
