@@ -5,7 +5,7 @@ of which this host has an address itself, loopback not counted."""
 from collections.abc import Iterator
 
 from resolver.core.addresses import AF_INET, AF_INET6
-from resolver.core.machine import ChosenAddress
+from resolver.core.machine import Address, ChosenAddress
 from resolver.doctor.finding import Finding, Level, ok
 from resolver.host import netlink
 from resolver.host.netns import netlink_socket
@@ -51,10 +51,8 @@ def missing_families() -> list[int]:
             for message in netlink.parse(sock.recv(65536)):
                 body = message.body
                 done = done or message.type in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR)
-                if isinstance(body, netlink.AddressEntry) and body.address.family in NAMES:
-                    address = body.address
-                    if not _LOOPBACK[address.family](address.packed):
-                        have.add(address.family)
+                if isinstance(body, Address) and body.family in NAMES and not _LOOPBACK[body.family](body.packed):
+                    have.add(body.family)
     return [family for family in NAMES if family not in have]
 
 

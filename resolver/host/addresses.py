@@ -18,7 +18,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 from resolver.core.machine import Address
 from resolver.host import netlink
@@ -58,9 +57,6 @@ _EVENT_COST = 100  # bytes; reading a datagram costs something, however short it
 _DATAGRAM_MAX = 65536  # the kernel's dumps come in at most 32 KiB; a link's own message may be longer
 GROUPS = netlink.RTMGRP_LINK | netlink.RTMGRP_IPV4_IFADDR | netlink.RTMGRP_IPV6_IFADDR
 
-_Key = tuple[int, int, bytes, int, bytes]
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 _log = logging.getLogger(__name__)
 _buffer = memoryview(bytearray(_DATAGRAM_MAX))  # one for all watchers: it is used between two awaits, on one loop
 
@@ -71,7 +67,7 @@ class _State:
     __slots__ = ("addresses", "incomplete", "masters", "names", "peers")
 
     def __init__(self) -> None:
-        self.addresses: dict[_Key, Address] = {}
+        self.addresses: dict[netlink.Subject, Address] = {}
         self.peers: dict[int, int] = {}
         self.masters: dict[int, int] = {}
         self.names: dict[int, str] = {}
@@ -80,44 +76,46 @@ class _State:
 
     def apply(self, message: netlink.Message) -> None:
         body = message.body
-        if isinstance(body, netlink.AddressEntry):
-            wanted = message.type == netlink.RTM_NEWADDR
-            if (wanted and len(self.addresses) >= ADDRESSES_KEPT_MAX and body.key not in self.addresses
-                    and self._leads_out(body.address.ifindex)):
-                self._make_room()
-            self._set(self.addresses, body.key, body.address if wanted else None, ADDRESSES_KEPT_MAX)
+        if isinstance(body, Address):
+            if message.type != netlink.RTM_NEWADDR:
+                self.addresses.pop(message.subject, None)
+            elif (len(self.addresses) < ADDRESSES_KEPT_MAX or message.subject in self.addresses
+                    or self._make_room(body)):
+                self.addresses[message.subject] = body
         elif isinstance(body, netlink.Link):
-            there = message.type == netlink.RTM_NEWLINK
-            leads_out = there and body.link > 0 and body.link_netnsid is not None
-            self._set(self.peers, body.interface, body.link if leads_out else None, PEERS_KEPT_MAX)
-            if leads_out and body.master and body.interface in self.peers:
-                self.masters[body.interface] = body.master
-            else:
-                self.masters.pop(body.interface, None)
-            if not there:
-                self.names.pop(body.interface, None)
-            elif len(self.names) < LINKS_KEPT_MAX or body.interface in self.names:
-                self.names[body.interface] = body.name
+            self._apply_link(body, message.type == netlink.RTM_NEWLINK)
+
+    def _apply_link(self, link: netlink.Link, there: bool) -> None:
+        index = link.interface
+        leads_out = there and link.link > 0 and link.link_netnsid is not None
+        if not leads_out:
+            self.peers.pop(index, None)
+        elif len(self.peers) < PEERS_KEPT_MAX or index in self.peers:
+            self.peers[index] = link.link
+        else:
+            self.incomplete = True
+        if leads_out and link.master and index in self.peers:
+            self.masters[index] = link.master
+        else:
+            self.masters.pop(index, None)
+        if not there:
+            self.names.pop(index, None)
+        elif len(self.names) < LINKS_KEPT_MAX or index in self.names:
+            self.names[index] = link.name
+
+    def _make_room(self, wanted: Address) -> bool:
+        """For an address on a link of the host's, at the cost of one on a link that leads nowhere: events tell of those
+        before a dump tells of the others."""
+        self.incomplete = True
+        if self._leads_out(wanted.ifindex):
+            for subject, address in self.addresses.items():
+                if not self._leads_out(address.ifindex):
+                    del self.addresses[subject]
+                    return True
+        return False
 
     def _leads_out(self, index: int) -> bool:
         return index in self.peers or index in self.masters.values()
-
-    def _make_room(self) -> None:
-        """For an address on a link of the host's, at the cost of one on a link that leads nowhere: events tell of those
-        before a dump tells of the others."""
-        for key, address in self.addresses.items():
-            if not self._leads_out(address.ifindex):
-                del self.addresses[key]
-                self.incomplete = True
-                return
-
-    def _set(self, entries: dict[_K, _V], key: _K, value: _V | None, maximum: int) -> None:
-        if value is None:
-            entries.pop(key, None)
-        elif key in entries or len(entries) < maximum:
-            entries[key] = value
-        else:
-            self.incomplete = True
 
 
 class _Dump:
@@ -127,27 +125,20 @@ class _Dump:
         self.state = _State()
         self.kind = 0
         self.sequence = 0
-        self._told_by_events: set[object] = set()
+        self._told_by_events: set[netlink.Subject] = set()
         self.spoiled = False
         """It has to be repeated: interrupted, or more events came than can be remembered."""
 
     def apply_event(self, message: netlink.Message) -> None:
         if len(self._told_by_events) < EVENTS_KEPT_MAX:
-            self._told_by_events.add(_key(message))
+            self._told_by_events.add(message.subject)
             self.state.apply(message)
         else:
             self.spoiled = True
 
     def apply(self, message: netlink.Message) -> None:
-        if not self._told_by_events or _key(message) not in self._told_by_events:
+        if message.subject not in self._told_by_events:
             self.state.apply(message)
-
-
-def _key(message: netlink.Message) -> object:
-    """What tells apart what messages are about: an address, or an interface by its index."""
-    if isinstance(message.body, netlink.AddressEntry):
-        return message.body.key
-    return message.body.interface if isinstance(message.body, netlink.Link) else None
 
 
 class AddressWatcher:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from resolver.core.machine import Address
 from resolver.host import netlink
 from resolver.host.netns import netlink_socket
 from resolver.host.reach import HostChange, Prefix
@@ -90,8 +91,8 @@ def change_of(messages: list[netlink.Message]) -> HostChange:
         match message.body:
             case netlink.Link(interface=index):
                 interfaces.add(index)
-            case netlink.AddressEntry(address=address):
-                interfaces.add(address.ifindex)
+            case Address(ifindex=index):
+                interfaces.add(index)
             case netlink.Route() as route:
                 networks.add(Prefix.of(route))
             case _ if message.type not in _BY_FAMILY_ALONE:  # a rule, a next hop: seldom, and of any consequence

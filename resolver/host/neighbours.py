@@ -187,14 +187,14 @@ class NeighbourWatcher:
         if is_event:
             if self._dump is not None:
                 if len(self._dump.told_by_events) < EVENTS_KEPT_MAX:
-                    self._dump.told_by_events.add(_subject(message))
+                    self._dump.told_by_events.add(message.subject)
                 else:
                     self._dump.spoiled = True
             self.neighbourhood.apply(message)
         elif self._dump is not None and message.sequence == self._dump.sequence:
             self._dump.spoiled |= message.interrupted
             if message.type not in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
-                if _subject(message) not in self._dump.told_by_events:
+                if message.subject not in self._dump.told_by_events:
                     wanted = self.neighbourhood.dump_wanted
                     self.neighbourhood.apply(message)
                     self.neighbourhood.dump_wanted = wanted  # what it wants now, it is about to be told
@@ -242,13 +242,3 @@ class NeighbourWatcher:
             self._told_trouble = True
             _log.warning("following the host's neighbours: %s", error)
         self._dump, self._dump_wanted = None, True
-
-
-def _subject(message: netlink.Message) -> object:
-    """What a message is about: an interface, a MAC address of a bridge's, a neighbour."""
-    body = message.body
-    if isinstance(body, netlink.Link):
-        return body.interface
-    if isinstance(body, netlink.Neighbour):
-        return body.master or body.interface, body.destination or body.hardware
-    return None

@@ -54,6 +54,9 @@ _RTATTR = struct.Struct("=HH")  # length, type
 _U32 = struct.Struct("=I")
 
 
+Subject = tuple[int | bytes, ...] | int | None
+
+
 class NetlinkError(Exception):
     """Bytes that are no rtnetlink."""
 
@@ -72,13 +75,6 @@ _rows_bytes = ffi.buffer(_rows)
 _read_up_to = ffi.new("uint32_t *")
 _ROW = struct.Struct("=IIIIiiiiIIIIIIIIIIIIII")
 assert _ROW.size * READ_AT_ONCE == len(_rows_bytes)
-
-
-class AddressEntry(NamedTuple):
-    """An address of an interface. `key` tells it from all others of its network namespace, whatever its state."""
-
-    key: tuple[int, int, bytes, int, bytes]
-    address: Address
 
 
 class Link(NamedTuple):
@@ -133,19 +129,22 @@ class Route(NamedTuple):
     length: int
 
 
-Body = AddressEntry | Link | Neighbour | Route | int | None
+Body = Address | Link | Neighbour | Route | int | None
 
 
 class Message(NamedTuple):
     """One message. `body` fits the type; None for those of no interest here.
 
-    The body of NLMSG_ERROR and NLMSG_DONE is an errno or 0, that of RTM_NEWNSID the id or -1.
+    The body of NLMSG_ERROR and NLMSG_DONE is an errno or 0, that of RTM_NEWNSID the id or -1. `subject` tells what the
+    message is about from all else in its network namespace, in whatever state: an address of an interface, a link, a
+    neighbour or a bridge's entry for a MAC address; None for other messages.
     """
 
     type: int
     sequence: int
     interrupted: bool
     body: Body
+    subject: Subject = None
 
 
 def dump_request(kind: int, sequence: int) -> bytes:
@@ -187,16 +186,18 @@ def parse(datagram: bytes) -> list[Message]:
              other_at, other_end, name_at, name_end, kind_at, kind_end, port_kind_at,
              port_kind_end) in _ROW.iter_unpack(_rows_bytes[:count * _ROW.size]):
             body: Body = None
+            subject: Subject = None
             if about == _ADDRESS:
-                packed, other = datagram[at:end], datagram[other_at:other_end]
+                packed = datagram[at:end]
                 # IPv4 may have one address twice, with two prefixes or two peers. IPv6 may not, and changes the peer in
                 # place.
-                key = ((interface, family, packed, length, other) if family == AF_INET
-                       else (interface, family, packed, 0, b""))
-                body = AddressEntry(key, Address(family, packed, interface, state, flags))
+                subject = ((interface, family, packed, length, datagram[other_at:other_end]) if family == AF_INET
+                           else (interface, family, packed))
+                body = Address(family, packed, interface, state, flags)
             elif about == _NUMBER:
                 body = number
             elif about == _LINK:
+                subject = interface
                 body = Link(interface, _text(datagram[name_at:name_end]), master,
                             _text(datagram[port_kind_at:port_kind_end]), link, None if number < 0 else number,
                             _text(datagram[kind_at:kind_end]), datagram[other_at:other_end])
@@ -204,9 +205,10 @@ def parse(datagram: bytes) -> list[Message]:
                 destination = datagram[at:end] if at else bytes(16 if family == AF_INET6 else 4)
                 body = Route(state, interface, flags != 0, family, destination, length)
             elif about == _NEIGHBOUR:
-                body = Neighbour(family, interface, state, flags, datagram[at:end], datagram[other_at:other_end],
-                                 master)
-            messages.append(Message(kind, sequence, interrupted != 0, body))
+                packed, hardware = datagram[at:end], datagram[other_at:other_end]
+                subject = (master or interface, packed or hardware)
+                body = Neighbour(family, interface, state, flags, packed, hardware, master)
+            messages.append(Message(kind, sequence, interrupted != 0, body, subject))
     return messages
 
 

@@ -15,7 +15,7 @@ _HEADER_SIZE = int(ffi.sizeof("struct slot_header"))
 
 
 class Slot:
-    """A slot of a table's file. What is taken by record() or records() counts as changed since begin().
+    """A slot of a table's file. What is put or taken counts as changed since begin().
 
     It keeps pointers into the file's map: it goes before the file is closed.
     """
@@ -37,17 +37,17 @@ class Slot:
             ffi.memmove(self.base + offset, other.base + offset, length)
         self.changed = []
 
-    def record(self, field: str, index: int) -> Any:
-        """A pointer to one record, to be changed."""
-        first, offset, size = self._sections[field]
-        self.changed.append((offset + index * size, size))
-        return first + index
-
     def records(self, field: str, index: int, count: int) -> Any:
         """A pointer to `count` records from `index` on, to be changed."""
         first, offset, size = self._sections[field]
         self.changed.append((offset + index * size, count * size))
         return first + index
+
+    def put(self, field: str, index: int, record: object) -> None:
+        """Write one record: a number, or a tuple of all fields in their order."""
+        first, offset, size = self._sections[field]
+        self.changed.append((offset + index * size, size))
+        first[index] = record
 
     def fill(self, field: str, first: int, records: Sequence[object]) -> None:
         """Write records in a row: numbers, or tuples of all fields in their order."""

@@ -35,6 +35,8 @@ from resolver.table.whole import write_all
 
 T = TypeVar("T")
 
+RANGE_SIZE = int(ffi.sizeof("struct range_record"))
+
 
 class TableWriter:
     """The one writer of the table at `path`, for the machines of `registry`.
@@ -173,8 +175,8 @@ class TableWriter:
                                               now.more_gid_extents, extent_record)
         self._change_ranges(slot, "uid_ranges", place.machine, was.uid_extents, now.uid_extents)
         self._change_ranges(slot, "gid_ranges", place.machine, was.gid_extents, now.gid_extents)
-        slot.fill("machines", place.machine, [machine_record(now, place.addresses)])
-        slot.fill("details", place.machine, [detail_record(now, place.uid_extents, place.gid_extents)])
+        slot.put("machines", place.machine, machine_record(now, place.addresses))
+        slot.put("details", place.machine, detail_record(now, place.uid_extents, place.gid_extents))
         if after is None:
             assert before is not None
             self._use.machines.give_back([place.machine])
@@ -185,18 +187,22 @@ class TableWriter:
         keys = self._use.name_keys
         for kind, name in was:
             if (kind, name) not in now:
-                _write_keys(slot, "name_keys", keys, keys.drop(hash_of_name(name), place.machine, kind))
+                for at in keys.drop(hash_of_name(name), place.machine, kind):
+                    slot.put("name_keys", at, keys.words[at])
         for kind, name in now:
             if (kind, name) not in was:
-                _write_keys(slot, "name_keys", keys, [keys.add(hash_of_name(name), place.machine, kind)])
+                at = keys.add(hash_of_name(name), place.machine, kind)
+                slot.put("name_keys", at, keys.words[at])
 
     def _change_reverse(self, slot: Slot, place: Place, was: Sequence[ChosenAddress],
                         now: Sequence[ChosenAddress]) -> None:
         keys = self._use.address_keys
         for address in was:
-            _write_keys(slot, "address_keys", keys, keys.drop(hash_of_address(address), place.machine))
+            for at in keys.drop(hash_of_address(address), place.machine):
+                slot.put("address_keys", at, keys.words[at])
         for address in now:
-            _write_keys(slot, "address_keys", keys, [keys.add(hash_of_address(address), place.machine)])
+            at = keys.add(hash_of_address(address), place.machine)
+            slot.put("address_keys", at, keys.words[at])
 
     def _rechain(self, slot: Slot, section: str, pool: Pool, old: Sequence[int], values: Sequence[T],
                  record: Callable[[int, T], Record]) -> tuple[int, ...]:
@@ -204,7 +210,7 @@ class TableWriter:
         pool.give_back(old)
         indices = pool.take(len(values))
         for index, following, value in chain(indices, values):
-            slot.fill(section, index, [record(following, value)])
+            slot.put(section, index, record(following, value))
         return indices
 
     def _change_ranges(self, slot: Slot, section: str, machine: int, was: Sequence[Extent],
@@ -221,7 +227,7 @@ class TableWriter:
         at = bisect.bisect(starts, extent.host_first)
         behind = len(starts) - at
         record = slot.records(section, at, behind + 1)
-        ffi.memmove(record + 1, record, behind * ffi.sizeof("struct range_record"))
+        ffi.memmove(record + 1, record, behind * RANGE_SIZE)
         record[0] = range_record(extent, machine)
         starts.insert(at, extent.host_first)
         slot.set_count(section, len(starts))
@@ -231,14 +237,9 @@ class TableWriter:
         at = bisect.bisect_left(starts, extent.host_first)
         behind = len(starts) - at - 1
         record = slot.records(section, at, behind + 1)
-        ffi.memmove(record, record + 1, behind * ffi.sizeof("struct range_record"))
+        ffi.memmove(record, record + 1, behind * RANGE_SIZE)
         del starts[at]
         slot.set_count(section, len(starts))
-
-
-def _write_keys(slot: Slot, field: str, keys: Keys, places: Iterable[int]) -> None:
-    for at in places:
-        slot.fill(field, at, [keys.words[at]])
 
 
 class Need(NamedTuple):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from resolver.core.machine import Address
 from resolver.host import netlink
-from resolver.host.netlink import READ_AT_ONCE, AddressEntry, Link, Message, Neighbour, NetlinkError, Route, parse
+from resolver.host.netlink import READ_AT_ONCE, Link, Message, Neighbour, NetlinkError, Route, parse
 from tests.hostside.wire import address, attribute, link, message, neighbour, route
 
 MAC = bytes.fromhex("525400aabbcc")
@@ -18,8 +18,8 @@ V6, V6_PEER = bytes.fromhex("fd00" + 28 * "0"), bytes.fromhex("fd01" + 28 * "0")
 
 def address_of(datagram: bytes) -> Address:
     (only,) = parse(datagram)
-    assert isinstance(only.body, AddressEntry)
-    return only.body.address
+    assert isinstance(only.body, Address)
+    return only.body
 
 
 def test_an_ipv4_address() -> None:
@@ -50,29 +50,30 @@ def test_a_number_ends_with_its_attribute(data: bytes) -> None:
         parse(data)
 
 
-def test_keys_tell_apart_what_the_kernel_keeps_apart() -> None:
-    def key(data: bytes) -> object:
+def test_subjects_tell_apart_what_the_kernel_keeps_apart() -> None:
+    def subject(data: bytes) -> object:
         (only,) = parse(data)
-        assert isinstance(only.body, AddressEntry)
-        return only.body.key
+        assert only.subject is not None
+        return only.subject
 
     one, other = (address(2, attribute(1, peer), attribute(2, V4)) for peer in (V4, V4_PEER))
-    assert key(one) != key(other)
+    assert subject(one) != subject(other)
     # IPv6 changes the peer in place, and flags are no part of it
-    assert key(address(10, attribute(1, V6))) == key(address(10, attribute(1, V6_PEER), attribute(2, V6), flags=0x40))
-    assert key(one) == key(address(2, attribute(1, V4), attribute(2, V4), kind=netlink.RTM_DELADDR))
+    assert subject(address(10, attribute(1, V6))) == subject(
+        address(10, attribute(1, V6_PEER), attribute(2, V6), flags=0x40))
+    assert subject(one) == subject(address(2, attribute(1, V4), attribute(2, V4), kind=netlink.RTM_DELADDR))
 
 
 def test_a_link() -> None:
     data = link(attribute(3, b"ve-web\0"), attribute(5, struct.pack("=I", 2)), attribute(10, struct.pack("=I", 9)),
                 attribute(37, struct.pack("=i", 0)), attribute(18 | 0x8000, attribute(4, b"bridge\0")))
-    assert parse(data) == [Message(16, 7, False, Link(5, "ve-web", 9, "bridge", 2, 0))]
-    assert parse(link()) == [Message(16, 7, False, Link(5, "", 0, "", 0, None))]
+    assert parse(data) == [Message(16, 7, False, Link(5, "ve-web", 9, "bridge", 2, 0), 5)]
+    assert parse(link()) == [Message(16, 7, False, Link(5, "", 0, "", 0, None), 5)]
 
 
 def test_a_taps_kind_and_mac_address() -> None:
     data = link(attribute(1, MAC), attribute(18 | 0x8000, attribute(1, b"tun\0")))
-    assert parse(data) == [Message(16, 7, False, Link(5, "", kind="tun", hardware=MAC))]
+    assert parse(data) == [Message(16, 7, False, Link(5, "", kind="tun", hardware=MAC), 5)]
 
 
 def test_names_end_with_their_zero_or_their_attribute() -> None:
@@ -128,9 +129,9 @@ def test_neighbours() -> None:
             + neighbour(10, attribute(1, V6), kind=netlink.RTM_DELNEIGH, state=0x20, flags=0x80)
             + neighbour(7, attribute(2, MAC), attribute(9, struct.pack("=I", 9)), flags=4))
     assert parse(data) == [
-        Message(28, 7, False, Neighbour(2, 3, 2, 0, V4, MAC)),
-        Message(29, 7, False, Neighbour(10, 3, 0x20, 0x80, V6)),
-        Message(28, 7, False, Neighbour(7, 3, 2, 4, b"", MAC, 9)),
+        Message(28, 7, False, Neighbour(2, 3, 2, 0, V4, MAC), (3, V4)),
+        Message(29, 7, False, Neighbour(10, 3, 0x20, 0x80, V6), (3, V6)),
+        Message(28, 7, False, Neighbour(7, 3, 2, 4, b"", MAC, 9), (9, MAC)),
     ]
 
 
