@@ -14,7 +14,7 @@ done.
 """
 
 from collections.abc import Iterable, Mapping
-from enum import Enum, StrEnum, auto
+from enum import StrEnum, auto
 from typing import NamedTuple, Protocol
 
 from resolver.core.machine import Address, ChosenAddress
@@ -30,7 +30,7 @@ _IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x08, 0x20, 0x40
 _RT_SCOPE_LINK = 253  # linux/rtnetlink.h; 254 is this host alone (loopback), 255 nowhere
 
 
-class Way(Enum):
+class Way(StrEnum):
     """Where the host's packets to an address go."""
 
     STRAIGHT = auto()

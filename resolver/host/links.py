@@ -2,7 +2,7 @@
 """The host's side of a machine's links: through which of the host's interfaces its link-local addresses are reached."""
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from resolver.core.machine import Address
 from resolver.host import netlink
@@ -56,7 +56,7 @@ class HostLinks:
 
     def route(self, address: Address) -> netlink.Route | None:
         """How this host's packets to an address go, None where they go nowhere."""
-        body = self._ask(netlink.route_request(address.family, address.packed, self._next()))
+        body = self._ask(netlink.route_request, address.family, address.packed)
         return body if isinstance(body, netlink.Route) else None
 
     def masters(self, interface: netlink.Link | int) -> Iterator[int]:
@@ -92,23 +92,20 @@ class HostLinks:
     def _link(self, index: int) -> netlink.Link | None:
         if not 0 < index < 2**31:
             return None
-        body = self._ask(netlink.link_request(index, self._next()))
+        body = self._ask(netlink.link_request, index)
         return body if isinstance(body, netlink.Link) else None
 
     def _nsid(self, process: Process) -> int:
         """Which id the host's network namespace has for the process's, -1 for none."""
-        body = self._ask(netlink.nsid_request(process.pid, self._next()))
+        body = self._ask(netlink.nsid_request, process.pid)
         if process.exited():  # the number may have been another's when it was asked about
             raise NoSuchProcess(process.pid)
         return body if isinstance(body, int) else -1
 
-    def _next(self) -> int:
-        self._sequence += 1
-        return self._sequence
-
-    def _ask(self, request: bytes) -> object:
+    def _ask(self, request: Callable[..., bytes], *about: object) -> object:
         """The body of the kernel's one reply, None for an error. The kernel has replied when send() returns."""
-        self._socket.send(request)
+        self._sequence += 1
+        self._socket.send(request(*about, self._sequence))
         while True:
             try:
                 datagram, (port, _) = self._socket.recvfrom(65536, socket.MSG_DONTWAIT)

@@ -74,6 +74,7 @@ _rows = ffi.new("struct netlink_row[]", READ_AT_ONCE)  # of one datagram after t
 _rows_bytes = ffi.buffer(_rows)
 _read_up_to = ffi.new("uint32_t *")
 _ROW = struct.Struct("=IIIIiiiiIIIIIIIIIIIIII")
+_new = tuple.__new__  # all that a NamedTuple's own constructor does, which is a function of Python's around it
 assert _ROW.size * READ_AT_ONCE == len(_rows_bytes)
 
 
@@ -208,7 +209,7 @@ def parse(datagram: bytes) -> list[Message]:
                 packed, hardware = datagram[at:end], datagram[other_at:other_end]
                 subject = (master or interface, packed or hardware)
                 body = Neighbour(family, interface, state, flags, packed, hardware, master)
-            messages.append(Message(kind, sequence, interrupted != 0, body, subject))
+            messages.append(_new(Message, (kind, sequence, interrupted != 0, body, subject)))
     return messages
 
 

@@ -98,8 +98,10 @@ class StateFiles:
         """Remove the machine's files, as far as they are there; the link only if it is this machine's. On OSError
         (EROFS) all are what they were."""
         check_machine_name(name)
-        with suppress(FileNotFoundError):
+        try:
             os.unlink(f"{self._directory}/{name}")
+        except FileNotFoundError:
+            pass
         self._remove_what_goes_with(name, unit)
 
     def _remove_what_goes_with(self, name: str, unit: str) -> None:
@@ -255,9 +257,11 @@ def _create(path: str, mode: int) -> int:
 
 
 def _link(directory: Path, link: str, name: str) -> None:
-    with suppress(FileExistsError):
+    try:
         os.symlink(name, f"{directory}/{link}")
         return
+    except FileExistsError:
+        pass
     temporary = f"{directory}/{_TEMPORARY}"
     try:
         os.symlink(name, temporary)

@@ -42,29 +42,29 @@ _LEADER_TYPES: Mapping[str, type] = {"pid": int, "pidfdId": int, "startTime": in
 
 def public_text(machine: Machine) -> bytes:
     """The public file."""
-    lines = [_COMMENT]
-    leader, says_all = machine.leader, not _has_more(machine)
-    for key, value in (
-        ("NAME", machine.name),
-        ("SCOPE", machine.unit),  # machined's key for the unit, whatever its type
-        ("SERVICE", machine.service),
-        ("ROOT", machine.root_directory),
-        ("ID", machine.id.hex() if machine.id is not None else ""),
-        ("LEADER", str(leader.pid)),
-        ("LEADER_PIDFDID", "" if leader.pidfd_id is None else str(leader.pidfd_id)),
-        ("CLASS", machine.machine_class.value),
-        ("REALTIME", str(machine.realtime)),
-        ("MONOTONIC", str(machine.monotonic)),
-        ("NETIF", " ".join(map(str, machine.network_interfaces))),
-        ("VSOCK_CID", "" if machine.vsock_cid is None else str(machine.vsock_cid)),
-    ):
-        if value and (quoted := _quoted(value)):
-            lines.append(f"{key}={quoted}")
-        elif value:
-            says_all = False
-    if says_all and leader.boot_id and (quoted := _quoted(leader.boot_id)):
-        lines.append(f"{_SAYS_ALL}={quoted}")
-    return ("\n".join(lines) + "\n").encode()
+    leader = machine.leader
+    fields = {
+        "NAME": machine.name,
+        "SCOPE": machine.unit,  # machined's key for the unit, whatever its type
+        "SERVICE": machine.service,
+        "ROOT": machine.root_directory,
+        "ID": machine.id.hex() if machine.id is not None else "",
+        "LEADER": str(leader.pid),
+        "LEADER_PIDFDID": "" if leader.pidfd_id is None else str(leader.pidfd_id),
+        "CLASS": machine.machine_class.value,
+        "REALTIME": str(machine.realtime),
+        "MONOTONIC": str(machine.monotonic),
+        "NETIF": " ".join(map(str, machine.network_interfaces)),
+        "VSOCK_CID": "" if machine.vsock_cid is None else str(machine.vsock_cid),
+        _SAYS_ALL: "" if _has_more(machine) else leader.boot_id or "",
+    }
+    words = {key: value for key, value in fields.items() if value}
+    if not _PLAIN.fullmatch(" ".join(words.values())):
+        quoted = {key: _quoted(value) for key, value in words.items()}
+        if "" in quoted.values():
+            quoted.pop(_SAYS_ALL, None)
+        words = {key: value for key, value in quoted.items() if value}
+    return "".join([_COMMENT, "\n", *(f"{key}={word}\n" for key, word in words.items())]).encode()
 
 
 def _has_more(machine: Machine) -> bool:

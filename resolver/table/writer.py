@@ -30,7 +30,7 @@ from resolver.table.records import (
     range_record,
 )
 from resolver.table.slot import Range, Slot
-from resolver.table.use import Keys, Place, Pool, Use
+from resolver.table.use import Place, Pool, Use
 from resolver.table.whole import write_all
 
 T = TypeVar("T")

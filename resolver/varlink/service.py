@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., Any])
 
+_DONE = encode({"parameters": {}})
+"""The reply to most that is done, and not asked."""
+
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -104,10 +107,10 @@ class Service:
     def encode_reply(self, call: Call, reply: Reply, continues: bool) -> bytes:
         """The bytes of a reply. Raises where the reply is not what the interface promises: clients rely on that."""
         method, _ = self._methods[call.method]
-        message: dict[str, Any] = {"parameters": method.check_reply(reply.parameters)}
+        parameters = method.check_reply(reply.parameters)
         if continues:
-            message["continues"] = True
-        return encode(message)
+            return encode({"parameters": parameters, "continues": True})
+        return encode({"parameters": parameters}) if parameters else _DONE
 
     def encode_error(self, call: Call, error: Exception) -> bytes:
         """The bytes of the reply to a call that failed; logs the errors that nobody meant to raise."""
