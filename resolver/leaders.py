@@ -3,6 +3,7 @@
 
 import errno
 import os
+import re
 import resource
 
 from resolver.authority import Subject
@@ -13,6 +14,9 @@ from resolver.host.process import NoSuchProcess, Process
 KEPT_SHARE = 8
 """One in eight of the descriptors that the daemon may have is for no machine, but for callers, workers and files: with
 the 65,536 that its unit gives it, all connections to two sockets, and as many as that again of one."""
+
+# By the kernel's own end of a line alone: the process's name stands before, and may hold all others.
+_NSPID = re.compile(r"^NSpid:(.*)$", re.MULTILINE)
 
 
 def find(wanted: ProcessId | None, subject: Subject) -> Process:
@@ -67,9 +71,10 @@ def check(process: Process, subject: Subject) -> None:
 def rules_pid_namespace(process: Process) -> bool:
     """Whether a leader is pid 1 of a pid namespace of its own. NoSuchMachine where it has just exited."""
     try:
-        numbers = next(line for line in process.read("status").splitlines() if line.startswith("NSpid:")).split()[1:]
+        found = _NSPID.search(process.read("status"))
     except NoSuchProcess:
         raise NoSuchMachine("its leader has just exited") from None
+    numbers = [] if found is None else found[1].split()
     return len(numbers) > 1 and numbers[-1] == "1"
 
 

@@ -15,6 +15,9 @@ _UNIT_NAME_MAX = 255  # systemd.unit(5); NAME_MAX of Linux
 # systemd.unit(5): a prefix, and for an instance '@' with something behind it. `foo@.service` is a template, no unit.
 _UNIT = re.compile(rf"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]+)?\.(?:{_UNIT_TYPES})")
 _SLICE = re.compile(r"[A-Za-z0-9:_.\\-]+\.slice")
+# Lines end with a newline and nothing else: a group's name may hold all that str.splitlines() ends lines with.
+_UNIFIED = re.compile(r"^0::(.*)$", re.MULTILINE)
+_NAMED = re.compile(r"^[0-9]+:(?:[^:\n]*,)?name=systemd(?:,[^:\n]*)?:(.*)$", re.MULTILINE)
 _DELETED = " (deleted)"  # cgroups(7): stands behind the path of a group that has been removed
 
 
@@ -40,12 +43,8 @@ def hierarchy() -> Hierarchy:
 
 def group_path(proc_cgroup: str, unified: bool) -> str:
     """The control group in a text such as /proc/PID/cgroup's (cgroups(7)), '' where it names none. Total."""
-    for line in proc_cgroup.splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if (number == "0" and not controllers) if unified else ("name=systemd" in controllers.split(",")):
-            return path.removesuffix(_DELETED)
-    return ""
+    found = (_UNIFIED if unified else _NAMED).search(proc_cgroup)
+    return "" if found is None else found[1].removesuffix(_DELETED)
 
 
 def unit_path(path: str) -> str:

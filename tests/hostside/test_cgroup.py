@@ -64,6 +64,15 @@ def test_the_line_of_the_hierarchy_counts() -> None:
     assert cgroup.group_path("4:memory:/x\n", unified=True) == ""
 
 
+@pytest.mark.parametrize("end", ["\f", "\r", "\x1c", "\x85", "\u2028"])
+def test_a_groups_name_does_not_begin_a_line(end: str) -> None:
+    """Whoever may make groups of his own names them as he likes, but for a newline and a slash."""
+    fakes = f"2:name=systemd:/a{end}0::/fake.service\n1:cpu:/a{end}1:name=systemd:/fake.service\n0::/new.service\n"
+    assert cgroup.group_path(fakes, unified=True) == "/new.service"
+    assert cgroup.group_path(fakes, unified=False) == f"/a{end}0::/fake.service"
+    assert cgroup.group_path(f"1:cpu:/a{end}1:name=systemd:/fake.service\n", unified=False) == ""
+
+
 @given(st.text(), st.booleans())
 def test_any_text_has_a_unit_or_none(text: str, unified: bool) -> None:
     assert isinstance(cgroup.unit_name(cgroup.group_path(text, unified)), str)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from resolver import leaders
 from resolver.core.errors import NotAvailable, NotSupported
 from resolver.host import cgroup, kill
 from resolver.host.kill import kill_all
@@ -136,3 +137,29 @@ def test_a_dead_leader_has_no_unit(scope: Scope) -> None:
         wait_for(leader.exited)
         with pytest.raises(NoSuchProcess):
             kill_all(leader, UNIT, signal.SIGTERM)
+
+
+NAMED = "import time\nopen('/proc/self/comm', 'w').write('x\\fNSpid: 9 1')\nprint(flush=True)\ntime.sleep(1000)\n"
+
+
+def test_a_leader_does_not_rule_a_pid_namespace_because_it_says_so() -> None:
+    """Its name stands before the line that counts. Who rules one is killed alone, and the kernel kills the others."""
+    with subprocess.Popen([sys.executable, "-c", NAMED], stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            with Process.open(child.pid) as leader:
+                assert not leaders.rules_pid_namespace(leader)
+        finally:
+            child.kill()
+
+
+def test_the_first_process_of_a_pid_namespace_rules_it() -> None:
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "1000"]) as parent:
+        try:
+            children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+            wait_for(lambda: bool(children.read_text()), what="unshare to fork")
+            with Process.open(int(children.read_text())) as leader:
+                assert leaders.rules_pid_namespace(leader)
+        finally:
+            parent.kill()
