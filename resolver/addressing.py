@@ -321,14 +321,14 @@ class Addressing:
 
     def _judged(self, machine: Machine | Registration, followed: Followed) -> Judged:
         if not self._is_listed(machine, followed):
-            return self._judge(machine, followed)
+            return self._judge(machine, followed, listed=False)
         assert followed.namespace is not None
         known = followed.namespace.judged
         judged = known.get(machine.network_interfaces)
         if judged is not None:
             self._look_from_outside(followed, judged.ports)
         else:
-            judged = self._judge(machine, followed)
+            judged = self._judge(machine, followed, listed=True)
             if judged.concern is not None:
                 known[machine.network_interfaces] = judged
         return judged
@@ -338,8 +338,7 @@ class Addressing:
         """What a container says of itself is whole. A VM says nothing; its leader may have a network of its own."""
         return followed.network is Network.OWN and machine.machine_class is MachineClass.CONTAINER
 
-    def _judge(self, machine: Machine | Registration, followed: Followed) -> Judged:
-        listed = self._is_listed(machine, followed)
+    def _judge(self, machine: Machine | Registration, followed: Followed, listed: bool) -> Judged:
         addresses: tuple[Address, ...] = () if followed.namespace is None else followed.namespace.watcher.addresses
         if not listed:
             addresses += followed.seen

@@ -48,7 +48,7 @@ _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, interface index
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, interface index, flags, change mask
 _RTGENMSG = struct.Struct("=Bxxx")  # family
-_RTMSG = struct.Struct("=BBxxxxxBxxxx")  # family, length of the destination's prefix, type
+_ROUTE_TO = struct.Struct("=BBxxxxxxxxxxHH")  # rtmsg: family, length of the destination's prefix; rtattr, as below
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, interface index, state, flags, type
 _RTATTR = struct.Struct("=HH")  # length, type
 _U32 = struct.Struct("=I")
@@ -170,8 +170,8 @@ def nsid_request(pid: int, sequence: int) -> bytes:
 
 def route_request(family: int, packed: bytes, sequence: int) -> bytes:
     """Ask how packets to an address go, as `ip route get` does."""
-    fixed = _RTMSG.pack(family, 8 * len(packed), 0)
-    return _message(RTM_GETROUTE, NLM_F_REQUEST, sequence, fixed + _attribute(_RTA_DST, packed))
+    fixed = _ROUTE_TO.pack(family, 8 * len(packed), _RTATTR.size + len(packed), _RTA_DST)
+    return _message(RTM_GETROUTE, NLM_F_REQUEST, sequence, fixed + packed)
 
 
 def parse(datagram: bytes) -> list[Message]:
@@ -199,9 +199,11 @@ def parse(datagram: bytes) -> list[Message]:
                 body = number
             elif about == _LINK:
                 subject = interface
-                body = Link(interface, _text(datagram[name_at:name_end]), master,
-                            _text(datagram[port_kind_at:port_kind_end]), link, None if number < 0 else number,
-                            _text(datagram[kind_at:kind_end]), datagram[other_at:other_end])
+                name, kind_name, port_kind = (
+                    datagram[name_at:name_end], datagram[kind_at:kind_end], datagram[port_kind_at:port_kind_end])
+                body = Link(interface, name.decode(errors="replace"), master, port_kind.decode(errors="replace"), link,
+                            None if number < 0 else number, kind_name.decode(errors="replace"),
+                            datagram[other_at:other_end])
             elif about == _ROUTE:
                 destination = datagram[at:end] if at else bytes(16 if family == AF_INET6 else 4)
                 body = Route(state, interface, flags != 0, family, destination, length)
@@ -211,10 +213,6 @@ def parse(datagram: bytes) -> list[Message]:
                 body = Neighbour(family, interface, state, flags, packed, hardware, master)
             messages.append(_new(Message, (kind, sequence, interrupted != 0, body, subject)))
     return messages
-
-
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
