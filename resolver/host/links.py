@@ -2,7 +2,7 @@
 """The host's side of a machine's links: through which of the host's interfaces its link-local addresses are reached."""
 
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from resolver.core.machine import Address
 from resolver.host import netlink
@@ -31,24 +31,24 @@ class HostLinks:
     def close(self) -> None:
         self._socket.close()
 
-    def host_interface(self, process: Process, registered: Iterable[int], peers: Iterable[tuple[int, int]]) -> int:
+    def host_interface(self, process: Process, registered: Collection[int], peers: Iterable[tuple[int, int]]) -> int:
         """The index of the host-side interface of a machine, the first where it has several, 0 where none is known."""
         return next((link.interface for link in self.host_interfaces(process, registered, peers)), 0)
 
-    def host_interfaces(self, process: Process, registered: Iterable[int],
+    def host_interfaces(self, process: Process, registered: Collection[int],
                         peers: Iterable[tuple[int, int]]) -> Iterator[netlink.Link]:
         """A machine's host-side interfaces, as they are asked for.
 
-        The `registered` ones (NETIF) that exist, then those of the `peers` that the guest tells of (index inside, index
-        there) which the host's side confirms: that interface leads to this very index in this very namespace. The guest
-        alone is not believed: it chooses its indices, and could name another machine's interface.
+        The `registered` ones (NETIF) that exist, then those others of the `peers` that the guest tells of (index
+        inside, index there) which the host's side confirms: that interface leads to this very index in this very
+        namespace. The guest alone is not believed: it chooses its indices, and could name another machine's interface.
         """
         for index in registered:
             if (link := self._link(index)) is not None:
                 yield link
         nsid = None
         for inside, there in peers:
-            link = self._link(there)
+            link = None if there in registered else self._link(there)
             if link is not None and link.link == inside and link.link_netnsid is not None:
                 nsid = self._nsid(process) if nsid is None else nsid
                 if link.link_netnsid == nsid:
@@ -85,7 +85,7 @@ class HostLinks:
             index = link.master
         return 0
 
-    def host_scope_id(self, process: Process, registered: Iterable[int], peers: Iterable[tuple[int, int]]) -> int:
+    def host_scope_id(self, process: Process, registered: Collection[int], peers: Iterable[tuple[int, int]]) -> int:
         """Both in one, for resolver.core.addresses.choose_addresses()."""
         return self.scope_id(self.host_interface(process, registered, peers))
 
