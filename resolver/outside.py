@@ -108,13 +108,12 @@ class OutsideAddresses:
         First what was leased and answers, then what answers, the newest first, then what was leased and has not been
         heard of.
         """
-        ports = tuple(self._hood.ports(name))
-        if not ports:
+        if name not in self._followed:
             return ()  # as of most machines
         confirmed: dict[Address, None] = {}
         others: dict[Address, None] = {}
         silent: dict[Address, None] = {}
-        for port in ports:
+        for port in tuple(self._hood.ports(name)):
             for lease, interface in self._leased(port):
                 address = _address(lease.family, lease.packed, interface, AddressSource.LEASE)
                 answers = self.port_of(interface, lease.family, lease.packed) == port.index

@@ -130,43 +130,30 @@ def is_link_local(address: Address) -> bool:
     return address.packed[:2] == b"\xa9\xfe" or address.scope == _RT_SCOPE_LINK
 
 
-def is_loopback(address: Address) -> bool:
-    """127.0.0.0/8, ::1, and whatever the guest keeps to itself by scope."""
-    if address.family == AF_INET6:
-        return address.packed == bytes(15) + b"\x01" or address.scope > _RT_SCOPE_LINK
-    return address.packed[0] == 127 or address.scope > _RT_SCOPE_LINK
-
-
-def is_unicast(address: Address) -> bool:
-    """Neither of a group, nor unspecified, nor IPv4's reserved ones; nor one that means IPv4 in IPv6's clothes
-    (RFC 4291 section 2.5.5.2), for which programs would use IPv4's routes."""
-    packed = address.packed
-    if address.family == AF_INET6:
-        return packed[0] != 0xFF and packed != bytes(16) and packed[:12] != bytes(10) + b"\xff\xff"
-    return 0 < packed[0] < 224
-
-
 def judge(addresses: Iterable[Address], reach: Reach) -> tuple[Verdict, ...]:
     """A verdict for each address, in the order of the addresses."""
     addresses = tuple(addresses)
-    reasons = [_unusable(address) for address in addresses]
+    reasons: list[Reason | None] = []
     known: set[tuple[int, bytes]] = set()
+    wide: list[int] = []   # the places of those that somebody could use; of link-local ones
+    local: list[int] = []
     for at, address in enumerate(addresses):
-        if reasons[at] is None and (address.family, address.packed) in known:
-            reasons[at] = Reason.REPEATED
-        elif reasons[at] is None:
-            known.add((address.family, address.packed))
-    usable = [at for at, reason in enumerate(reasons) if reason is None]
-    wide = [at for at in usable if not is_link_local(addresses[at])]
-    # No more are asked about than are given: each is a question to the kernel. A machine that balances load may have
-    # hundreds of addresses on an interface that leads nowhere, and these may come first.
-    asked = sorted(wide, key=lambda at: not reach.leads_out(addresses[at]))[:MACHINE_ADDRESSES_MAX]
-    ways = {at: reach.way(addresses[at]) for at in asked}
+        key = address.family, address.packed
+        reason = _unusable(address) or (Reason.REPEATED if key in known else None)
+        reasons.append(reason)
+        if reason is None:
+            known.add(key)
+            (local if is_link_local(address) else wide).append(at)
+    if len(wide) > MACHINE_ADDRESSES_MAX:
+        # No more are asked about than are given: each is a question to the kernel. A machine that balances load may
+        # have hundreds of addresses on an interface that leads nowhere, and these may come first.
+        wide = sorted(wide, key=lambda at: not reach.leads_out(addresses[at]))[:MACHINE_ADDRESSES_MAX]
+    ways = {at: reach.way(addresses[at]) for at in wide}
     best = next((way for way in _GIVEN_BY if way in ways.values()), None)
     for at, way in ways.items():
         reasons[at] = _GIVEN_BY[way] if way is best else _LEFT_OUT_BY[way]
     scope_ids: dict[int, int] = {}
-    for at in (at for at in usable if is_link_local(addresses[at])):
+    for at in local:
         if best in (Way.STRAIGHT, Way.BESIDE):
             reasons[at] = Reason.LINK_LOCAL
         elif addresses[at].family == AF_INET6:
@@ -175,14 +162,15 @@ def judge(addresses: Iterable[Address], reach: Reach) -> tuple[Verdict, ...]:
         else:  # programs have no scope id to give for it: routes must tell
             routed = reach.way(addresses[at]) is Way.STRAIGHT
             reasons[at] = Reason.ONLY_LINK_LOCAL if routed else Reason.ROUTED_ELSEWHERE
-    _limit(reasons)
-    return tuple(Verdict(address, reason or Reason.TOO_MANY, scope_ids.get(at, 0))
-                 for at, (address, reason) in enumerate(zip(addresses, reasons, strict=True)))
+    for at in [at for at, reason in enumerate(reasons) if reason in GIVEN][MACHINE_ADDRESSES_MAX:]:
+        reasons[at] = Reason.TOO_MANY
+    return tuple([Verdict(address, reason or Reason.TOO_MANY, scope_ids.get(at, 0))
+                  for at, (address, reason) in enumerate(zip(addresses, reasons, strict=True))])
 
 
 def given(verdicts: Iterable[Verdict]) -> tuple[ChosenAddress, ...]:
     """The addresses that look-ups give, in the order of the verdicts."""
-    return tuple(address for verdict in verdicts if (address := verdict.given) is not None)
+    return tuple([address for verdict in verdicts if (address := verdict.given) is not None])
 
 
 _GIVEN_BY = {Way.STRAIGHT: Reason.ROUTED, Way.BESIDE: Reason.BESIDE, Way.ELSEWHERE: Reason.UNROUTED}
@@ -194,22 +182,26 @@ _LEFT_OUT_BY = {Way.BESIDE: Reason.ROUTED_ELSEWHERE, Way.ELSEWHERE: Reason.ROUTE
 
 def _unusable(address: Address) -> Reason | None:
     """Why nobody could use the address, whatever the host's routes are."""
-    if is_loopback(address):
+    packed = address.packed
+    if address.scope > _RT_SCOPE_LINK:  # the guest keeps it to itself
         return Reason.LOOPBACK
-    if not is_unicast(address):
+    if address.family == AF_INET6:
+        if packed == _LOOPBACK:
+            return Reason.LOOPBACK
+        # Of a group, unspecified, or one that means IPv4 in IPv6's clothes (RFC 4291 section 2.5.5.2), for which
+        # programs would use IPv4's routes.
+        if packed[0] == 0xFF or packed == _UNSPECIFIED or packed.startswith(_MAPPED):
+            return Reason.NOT_UNICAST
+    elif packed[0] == 127:
+        return Reason.LOOPBACK
+    elif not 0 < packed[0] < 224:  # of a group, unspecified, or reserved
         return Reason.NOT_UNICAST
     if address.flags & _UNUSABLE_FLAGS:
         return next(reason for flag, reason in _UNUSABLE.items() if address.flags & flag)
     return None
 
 
+_LOOPBACK, _UNSPECIFIED, _MAPPED = bytes(15) + b"\x01", bytes(16), bytes(10) + b"\xff\xff"
 _UNUSABLE = {_IFA_F_DADFAILED: Reason.DUPLICATE, _IFA_F_TENTATIVE: Reason.TENTATIVE,
              _IFA_F_DEPRECATED: Reason.DEPRECATED}
 _UNUSABLE_FLAGS = sum(_UNUSABLE)
-
-
-def _limit(reasons: list[Reason | None]) -> None:
-    """Leave out what is more than look-ups can give."""
-    given_ones = [at for at, reason in enumerate(reasons) if reason in GIVEN]
-    for at in given_ones[MACHINE_ADDRESSES_MAX:]:
-        reasons[at] = Reason.TOO_MANY

@@ -92,16 +92,21 @@ class Reach:
         index of their port."""
         self._links = links
         self._port_of = port_of
-        self._named = {*registered, *(there for _, there in peers)}
         self._above = {link.interface: tuple(links.masters(link))
                        for link in links.host_interfaces(process, registered, peers)}
         # Its host-side interfaces, and what they are ports of: who answers there is the machine.
-        self._ways = {*self._above, *(master for above in self._above.values() for master in above)}
+        self._ways = set(self._above).union(*self._above.values())
         # Interfaces inside that are on a link of the host's, or the guest's bridge upon such a one: to the interface
         # here. Others inside, as a bridge for containers of the guest's own, are on none.
-        self._led = {inside: there for inside, there in peers if there in self._above}
+        self._led: dict[int, int] = {}
+        self._below: list[int] = []
+        for inside, there in peers:
+            if there in self._above:
+                self._led[inside] = there
+            else:
+                self._below.append(there)
+        self._named = {*registered, *self._led.values(), *self._below}
         self._led |= {masters[inside]: there for inside, there in self._led.items() if inside in masters}
-        self._below = [there for _, there in peers if there not in self._above]
         self._beside: set[int] | None = None
         self._asked: list[tuple[int, int]] = []
         self._led_out_of: set[int] = set()
@@ -114,7 +119,7 @@ class Reach:
     @property
     def ports(self) -> tuple[int, ...]:
         """Those that are ports of something: others may be there too."""
-        return tuple(index for index, masters in self._above.items() if masters)
+        return tuple([index for index, masters in self._above.items() if masters])
 
     def concern(self) -> Concern:
         """All that was asked so far."""
