@@ -17,7 +17,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from resolver.core.machine import Address
 from resolver.host import netlink
@@ -34,7 +34,8 @@ LINKS_KEPT_MAX = 256
 """Interfaces of one machine whose names are kept, for people to read."""
 
 EVENTS_KEPT_MAX = 4096
-"""Addresses and links that events tell of while a dump is read; beyond, the dump is repeated."""
+"""Addresses and links that events tell of while a dump is read; some more, with the last datagram. Beyond, the dump is
+repeated."""
 
 WAKE_BYTES = 32 * 1024
 """Read in one wake-up: a page of a dump, or some 300 events; 4 ms of Python."""
@@ -74,16 +75,17 @@ class _State:
         self.incomplete = False
         """Something was left out that there may be room for."""
 
-    def apply(self, message: netlink.Message) -> None:
-        body = message.body
-        if isinstance(body, Address):
-            if message.type != netlink.RTM_NEWADDR:
-                self.addresses.pop(message.subject, None)
-            elif (len(self.addresses) < ADDRESSES_KEPT_MAX or message.subject in self.addresses
-                    or self._make_room(body)):
-                self.addresses[message.subject] = body
-        elif isinstance(body, netlink.Link):
-            self._apply_link(body, message.type == netlink.RTM_NEWLINK)
+    def apply(self, messages: Iterable[netlink.Message]) -> None:
+        for message in messages:
+            body = message.body
+            if isinstance(body, Address):
+                if message.type != netlink.RTM_NEWADDR:
+                    self.addresses.pop(message.subject, None)
+                elif (len(self.addresses) < ADDRESSES_KEPT_MAX or message.subject in self.addresses
+                        or self._make_room(body)):
+                    self.addresses[message.subject] = body
+            elif isinstance(body, netlink.Link):
+                self._apply_link(body, message.type == netlink.RTM_NEWLINK)
 
     def _apply_link(self, link: netlink.Link, there: bool) -> None:
         index = link.interface
@@ -129,16 +131,16 @@ class _Dump:
         self.spoiled = False
         """It has to be repeated: interrupted, or more events came than can be remembered."""
 
-    def apply_event(self, message: netlink.Message) -> None:
+    def apply_events(self, messages: Sequence[netlink.Message]) -> None:
         if len(self._told_by_events) < EVENTS_KEPT_MAX:
-            self._told_by_events.add(message.subject)
-            self.state.apply(message)
+            self._told_by_events.update([message.subject for message in messages])
+            self.state.apply(messages)
         else:
             self.spoiled = True
 
-    def apply(self, message: netlink.Message) -> None:
-        if message.subject not in self._told_by_events:
-            self.state.apply(message)
+    def apply(self, messages: Sequence[netlink.Message]) -> None:
+        told = self._told_by_events
+        self.state.apply([message for message in messages if message.subject not in told] if told else messages)
 
 
 class AddressWatcher:
@@ -256,32 +258,41 @@ class AddressWatcher:
             try:
                 if length > _DATAGRAM_MAX:
                     raise netlink.NetlinkError(f"a datagram of {length} bytes")
-                for message in netlink.parse(bytes(_buffer[:length])):
-                    self._on_message(message, is_event=groups != 0)
+                messages = netlink.parse(bytes(_buffer[:length]))
+                if groups != 0:
+                    self._on_events(messages)
+                else:
+                    self._on_answers(messages)
             except netlink.NetlinkError as error:
                 self._trouble(error)
                 return
             if dump is not None and self._dump is None and not self._dump_wanted:
                 return  # all is known; what has happened since wakes us again
 
-    def _on_message(self, message: netlink.Message, is_event: bool) -> None:
-        if is_event:
-            self._state.apply(message)
-            if self._dump is not None:
-                self._dump.apply_event(message)
-        elif self._dump is not None and message.sequence == self._dump.sequence:
-            self._dump.spoiled |= message.interrupted
-            if message.type not in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
-                self._dump.apply(message)
-            elif message.body:
-                self._dump = None
-                raise netlink.NetlinkError(f"error {message.body}")
-            elif self._dump.kind == netlink.RTM_GETLINK:
-                self._ask(self._dump, netlink.RTM_GETADDR)
-            else:
-                self._state, self._dump_wanted = self._dump.state, self._dump_wanted or self._dump.spoiled
-                self._dump = None
-                self.known.set()
+    def _on_events(self, messages: Sequence[netlink.Message]) -> None:
+        self._state.apply(messages)
+        if self._dump is not None:
+            self._dump.apply_events(messages)
+
+    def _on_answers(self, messages: Sequence[netlink.Message]) -> None:
+        dump = self._dump
+        answers = [] if dump is None else [message for message in messages if message.sequence == dump.sequence]
+        if dump is None or not answers:
+            return
+        dump.spoiled |= any(message.interrupted for message in answers)
+        dump.apply(answers)
+        last = answers[-1]
+        if last.type not in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
+            return
+        if last.body:
+            self._dump = None
+            raise netlink.NetlinkError(f"error {last.body}")
+        if dump.kind == netlink.RTM_GETLINK:
+            self._ask(dump, netlink.RTM_GETADDR)
+        else:
+            self._state, self._dump_wanted = dump.state, self._dump_wanted or dump.spoiled
+            self._dump = None
+            self.known.set()
 
     def _start_dump(self) -> bool:
         """Whether there is now more to read. The queue is empty."""

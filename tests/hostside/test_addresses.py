@@ -257,12 +257,12 @@ def test_interrupted_dumps_are_repeated(guest: Process, monkeypatch: pytest.Monk
     dumps = 0
     parse = netlink.parse
 
-    def interrupted(datagram: bytes) -> Any:
+    def interrupted(datagram: bytes) -> list[netlink.Message]:
         nonlocal dumps
-        for message in parse(datagram):
-            last = message.type == netlink.NLMSG_DONE
-            dumps += last
-            yield message if not last or dumps > 6 else netlink.Message(message.type, message.sequence, True, 0)
+        *messages, last = parse(datagram)
+        dumps += last.type == netlink.NLMSG_DONE
+        spoiled = last.type == netlink.NLMSG_DONE and dumps <= 6
+        return [*messages, last._replace(interrupted=True) if spoiled else last]
 
     monkeypatch.setattr(netlink, "parse", interrupted)
 
@@ -280,11 +280,11 @@ def test_an_event_overrules_the_dump_that_came_too_late() -> None:
     new, deleted = (netlink.Message(kind, 1, False, Address(2, b"abcd", 1), subject)
                     for kind in (netlink.RTM_NEWADDR, netlink.RTM_DELADDR))
     dump = addresses_module._Dump()
-    dump.apply_event(deleted)
-    dump.apply(new)  # read by the kernel before the deletion, and queued after it
+    dump.apply_events([deleted])
+    dump.apply([new])  # read by the kernel before the deletion, and queued after it
     assert dump.state.addresses == {}
-    dump.apply_event(new)
-    dump.apply(new)
+    dump.apply_events([new])
+    dump.apply([new])
     assert list(dump.state.addresses) == [subject]
 
 
@@ -438,11 +438,11 @@ def test_an_address_that_leads_out_has_room(monkeypatch: pytest.MonkeyPatch) -> 
     """Events about a thousand others may come before the dump tells of it."""
     monkeypatch.setattr(addresses_module, "ADDRESSES_KEPT_MAX", 10)
     dump = addresses_module._Dump()
-    dump.apply(netlink.Message(netlink.RTM_NEWLINK, 1, False, netlink.Link(2, "host0", link=7, link_netnsid=0), 2))
+    dump.apply([netlink.Message(netlink.RTM_NEWLINK, 1, False, netlink.Link(2, "host0", link=7, link_netnsid=0), 2)])
     for i in range(100):
         packed, index = bytes([10, 0, 0, i]), 3 if i != 50 else 2
         subject = (index, AF_INET, packed, 32, packed)
-        dump.apply_event(netlink.Message(netlink.RTM_NEWADDR, 1, False, Address(AF_INET, packed, index), subject))
+        dump.apply_events([netlink.Message(netlink.RTM_NEWADDR, 1, False, Address(AF_INET, packed, index), subject)])
     kept = [address.packed[3] for address in dump.state.addresses.values()]
     assert len(kept) == 10
     assert 50 in kept
