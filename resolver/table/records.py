@@ -76,11 +76,13 @@ def count_at_hand(addresses: Sequence[ChosenAddress]) -> int:
 
 def hash_of_name(name: str) -> int:
     raw = name.encode()
-    return int(lib.table_hash_name(raw, len(raw)))
+    hashed: int = lib.table_hash_name(raw, len(raw))
+    return hashed
 
 
 def hash_of_address(address: ChosenAddress) -> int:
-    return int(lib.table_hash_address(address.family, _sixteen(address.packed)))
+    hashed: int = lib.table_hash_address(address.family, address.packed.ljust(16, b"\0"))
+    return hashed
 
 
 def chain(indices: Sequence[int], values: Sequence[T]) -> Iterator[tuple[int, int, T]]:
@@ -118,7 +120,7 @@ NO_DETAILS = detail_record(NOTHING, (), ())
 def address_record(following: int, address: ChosenAddress) -> Record:
     """`following` is the machine's next one."""
     flags = lib.ADDRESS_SCOPED * address.scoped | lib.ADDRESS_REVERSE * address.reverse
-    return following, address.family, address.scope_id, flags, _sixteen(address.packed)
+    return following, address.family, address.scope_id, flags, address.packed.ljust(16, b"\0")
 
 
 def extent_record(following: int, extent: Extent) -> Record:
@@ -128,7 +130,3 @@ def extent_record(following: int, extent: Extent) -> Record:
 
 def range_record(extent: Extent, machine: int) -> tuple[int, int, int, int]:
     return extent.host_first, extent.length, extent.inside_first, machine
-
-
-def _sixteen(packed: bytes) -> bytes:
-    return packed.ljust(16, b"\0")

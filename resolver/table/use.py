@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from resolver._table import lib
 from resolver.table.file import SECTIONS
 
+_MACHINE_AT = int(lib.KEY_MACHINE_AT)  # found once: as an attribute of the library it takes longer than the rest of it
+
 
 class Pool:
     """Which records of a section are free. Record 0 is nobody."""
@@ -15,11 +17,8 @@ class Pool:
     def __init__(self, capacity: int) -> None:
         self._taken = bytearray(capacity)
         self._taken[0] = True
-        self._left = capacity - 1
-
-    def left(self) -> int:
+        self.left = capacity - 1
         """How many records can still be taken."""
-        return self._left
 
     def take(self, count: int) -> tuple[int, ...]:
         """The first free ones, of which so many are left."""
@@ -28,13 +27,13 @@ class Pool:
             at = taken.index(False, at)
             taken[at] = True
             indices.append(at)
-        self._left -= count
+        self.left -= count
         return tuple(indices)
 
     def give_back(self, indices: Iterable[int]) -> None:
         for index in indices:
             self._taken[index] = False
-            self._left += 1
+            self.left += 1
 
 
 class Keys:
@@ -77,7 +76,7 @@ class Keys:
 
 
 def _word(hashed: int, machine: int, kind: int) -> int:
-    return hashed & 0xff000000 | machine << lib.KEY_MACHINE_AT | kind
+    return hashed & 0xff000000 | machine << _MACHINE_AT | kind
 
 
 @dataclass(slots=True)

@@ -145,7 +145,7 @@ class TableWriter:
     def _have_room(self, need: "Need") -> bool:
         use = self._use
         ranges = max(map(len, use.range_starts.values()))
-        return (need.machines <= use.machines.left() and need.addresses <= use.addresses.left()
+        return (need.machines <= use.machines.left and need.addresses <= use.addresses.left
                 and ranges + need.ranges <= use.range_capacity)
 
     # One change in one slot.
