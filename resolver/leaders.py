@@ -34,8 +34,7 @@ def _named(wanted: ProcessId) -> Process:
         return process  # nothing was said that could be compared
     try:
         now = process.identity()
-        for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.start_time, now.start_time),
-                           (wanted.boot_id, now.boot_id)):
+        for said, true in ((wanted.pidfd_id, now.pidfd_id), (wanted.boot_id, now.boot_id)):
             if said is not None and true is not None and said != true:
                 raise NoSuchProcess(wanted.pid, "its number is another process's now")
     except BaseException:
