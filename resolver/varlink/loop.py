@@ -50,9 +50,9 @@ class _Timer:
 class EpollLoop:
     """Callbacks for file descriptors, timers and signals, in one thread. An exception in one ends run().
 
-    To fall asleep and be woken takes longer than a short answer. With `linger_seconds`, a loop that had something to do
-    within that time looks so long again before it sleeps; between looks whoever else wants the processor has it. So a
-    client that asks one thing after the other finds it awake, and one who asks a single thing costs that time once.
+    To fall asleep and be woken takes longer than a short answer. With `linger_seconds`, a loop whose last wait was no
+    longer looks so long again before it sleeps; between looks whoever else wants the processor has it. So a client that
+    asks one thing after the other finds it awake, and one who asks a single thing costs that time once.
     """
 
     def __init__(self, linger_seconds: float = 0) -> None:
@@ -136,19 +136,25 @@ class EpollLoop:
         self._epoll.close()
 
     def _wait(self) -> list[tuple[int, int]]:
-        began = time.monotonic()
-        if self._lingers and not self._ready:
-            while time.monotonic() - began < self._linger_seconds:
-                if events := self._epoll.poll(0):
+        if (events := self._epoll.poll(0)) or self._ready:
+            # No wait, so it says nothing of how soon the next comes. Who shares our processor finds us so: if we
+            # lingered for that, he would wait until the scheduler takes it from us, some 20 yields later.
+            return events
+        began, lingered = time.monotonic(), self._lingers
+        if lingered:
+            # By local names: each look is a tenth of a microsecond shorter.
+            look, yield_, now, until = self._epoll.poll, os.sched_yield, time.monotonic, began + self._linger_seconds
+            yield_()
+            while now() < until:
+                if events := look(0):
                     return events
-                os.sched_yield()
+                yield_()
         events = self._epoll.poll(self._timeout())
-        self._lingers = time.monotonic() - began < self._linger_seconds
+        # Being woken takes as long again.
+        self._lingers = not lingered and time.monotonic() - began < 2 * self._linger_seconds
         return events
 
     def _timeout(self) -> float | None:
-        if self._ready:
-            return 0
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         return max(0, self._timers[0].when - self.time()) if self._timers else None

@@ -119,13 +119,27 @@ def test_what_comes_while_it_lingers_is_seen_at_once(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "sched_yield", others_run)
     with near, far:
-        far.send(b"1")
+        loop.call_later(0.001, lambda: far.send(b"1"))
         loop.add_reader(near.fileno(), on_readable)
         loop.call_later(30, loop.stop)
         loop.run()
     loop.close()
     assert received == [1, 2]
     assert yielded == [1, 1, 1]
+
+
+def test_what_was_there_already_says_nothing_of_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did not wait for it: who shares a processor with the caller finds it so, and is to give way at once."""
+    loop, (near, far) = EpollLoop(linger_seconds=0.01), socket.socketpair()
+    yielded: list[int] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(1))
+    with near, far:
+        far.send(b"1")
+        loop.add_reader(near.fileno(), lambda: near.recv(1))
+        loop.call_later(0.03, loop.stop)
+        loop.run()
+    loop.close()
+    assert yielded == []
 
 
 def test_it_sleeps_where_nothing_came_while_it_lingered(monkeypatch: pytest.MonkeyPatch) -> None:
