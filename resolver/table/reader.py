@@ -34,6 +34,7 @@ class TableReader:
         self._host = ffi.new("struct host_answer *")
         self._id = ffi.new("struct id_answer *")
         self._generation = ffi.new("struct generation *")
+        self._generation_bytes = ffi.buffer(self._generation)
 
     def user_by_id(self, uid: int) -> IdAnswer | None:
         return self._ask_id(lib.QUESTION_USER_BY_ID, id=uid)
@@ -79,7 +80,7 @@ class TableReader:
     def generation(self) -> bytes:
         """Which table it is now. Equal ones: every look-up between them gave, or raised, the same."""
         lib.view_generation(self._view, self._generation)
-        return bytes(ffi.buffer(self._generation))
+        return self._generation_bytes[:]
 
     def wait(self, generation: bytes, seconds: float) -> None:
         """Block until generation() is another one, or for that long. Another table at the path does not end it."""

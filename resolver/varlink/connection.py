@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from resolver.varlink.call import Call, Pause, Reply, as_reply
 from resolver.varlink.codec import Decoder, ProtocolError, parse_call
 from resolver.varlink.errors import VarlinkError
-from resolver.varlink.known import KnownReplies
 from resolver.varlink.loop import EventLoop
 from resolver.varlink.peer import Peer, hung_up
 from resolver.varlink.replies import Continued, Replies
@@ -143,22 +142,17 @@ class Connection:
                 _log.info("pid %d, uid %d: closed in the middle of a message", self.peer.pid, self.peer.uid)
             self.close()
             return
-        if self._service.known is None or not self._answer_known(self._service.known, data):
-            self._decoder.feed(data)
-            self._next_call()
-
-    def _answer_known(self, known: KnownReplies, data: bytes) -> bool:
-        if self._decoder.unfinished or data.find(b"\0") != len(data) - 1:
-            return False
-        reply = known.get(data)
-        if reply is None:
-            self._question = data
-            return False
-        self.busy = True
-        self.deadline = None
-        if self._send(reply, (), self._finish):
-            self._finish()
-        return True
+        known = self._service.known
+        if known is not None and not self._decoder.unfinished:
+            if (reply := known.get(data)) is not None:
+                self.busy, self.deadline = True, None
+                if self._send(reply, (), self._finish):
+                    self._finish()
+                return
+            if data.find(b"\0") == len(data) - 1:
+                self._question = data
+        self._decoder.feed(data)
+        self._next_call()
 
     def _keep(self, reply: bytes) -> None:
         if self._service.known is not None and self._question is not None:
