@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Replies that are kept for who asks the same: for as long as nothing changes, and none that may not be."""
 
+import fcntl
 import select
 import socket
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,11 @@ def count_replies(client: Dialogue) -> int:
     return client.sock.recv(65536, socket.MSG_PEEK).count(b"\0") if there else 0
 
 
+def unread(client: Dialogue) -> int:
+    """What the server has not read of what was sent, with what it takes in the kernel (unix(7), SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(client.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(str(tmp_path / "socket"))
@@ -110,7 +118,7 @@ def test_calls_in_one_piece_or_in_two_are_asked_anew(world: World) -> None:
     assert [reply["parameters"]["text"] for reply in world.ask(2 * call, 2)] == ["x 1", "x 2"]
     with Dialogue(world.path) as client:
         client.send(call[:10])
-        world.run_until(lambda: world.server.connection_count == 1)
+        world.run_until(lambda: unread(client) == 0)
         client.send(call[10:])
         world.run_until(lambda: count_replies(client) == 1)
         assert client.receive()["parameters"]["text"] == "x 3"
