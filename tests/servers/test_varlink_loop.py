@@ -4,12 +4,14 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from resolver.varlink.loop import EpollLoop
+from resolver.varlink import loop as loop_module
+from resolver.varlink.loop import AWAY_SECONDS, EpollLoop
 
 
 @pytest.fixture(params=[0, 50e-6])
@@ -118,6 +120,7 @@ def test_what_comes_while_it_lingers_is_seen_at_once(monkeypatch: pytest.MonkeyP
             loop.stop()
 
     monkeypatch.setattr(os, "sched_yield", others_run)
+    monkeypatch.setattr(loop_module, "AWAY_SECONDS", 60)
     with near, far:
         loop.call_later(0.001, lambda: far.send(b"1"))
         loop.add_reader(near.fileno(), on_readable)
@@ -142,6 +145,21 @@ def test_what_was_there_already_says_nothing_of_what_comes(monkeypatch: pytest.M
     assert yielded == []
 
 
+def test_it_sleeps_where_others_want_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = EpollLoop(linger_seconds=1)
+    yielded: list[int] = []
+
+    def others_run() -> None:
+        yielded.append(1)
+        time.sleep(2 * AWAY_SECONDS)
+
+    monkeypatch.setattr(os, "sched_yield", others_run)
+    loop.call_later(0.001, lambda: loop.call_later(0.001, loop.stop))
+    loop.run()
+    loop.close()
+    assert yielded == [1]
+
+
 def test_it_sleeps_where_nothing_came_while_it_lingered(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = EpollLoop(linger_seconds=0.01)
     looks = 0
@@ -159,6 +177,7 @@ def test_it_sleeps_where_nothing_came_while_it_lingered(monkeypatch: pytest.Monk
             loop.stop()
 
     monkeypatch.setattr(os, "sched_yield", others_run)
+    monkeypatch.setattr(loop_module, "AWAY_SECONDS", 60)
     loop.call_later(0, once_more)
     loop.run()
     loop.close()
