@@ -20,6 +20,10 @@ AWAY_SECONDS = 10e-6
 """A yield that takes longer gave the processor to somebody else: one for nothing takes 1 us."""
 
 
+_FOR_READERS, _FOR_WRITERS = ~select.EPOLLOUT, ~select.EPOLLIN
+"""EPOLLHUP and EPOLLERR are for whoever listens: read or write will tell them."""
+
+
 class Timer(Protocol):
     def cancel(self) -> None: ...
 
@@ -108,14 +112,13 @@ class EpollLoop:
     def run(self) -> None:
         """Until stop()."""
         self._running = True
+        reader, writer = self._readers.get, self._writers.get
         while self._running:
-            events = self._wait()
-            for fd, event in events:
-                # Looked up now: an earlier callback of this round may have removed it. EPOLLHUP and EPOLLERR are for
-                # whoever listens, read or write will tell them.
-                if event & ~select.EPOLLOUT and (callback := self._readers.get(fd)):
+            for fd, event in self._wait():
+                # Looked up now: an earlier callback of this round may have removed it.
+                if event & _FOR_READERS and (callback := reader(fd)):
                     callback()
-                if event & ~select.EPOLLIN and (callback := self._writers.get(fd)):
+                if event & _FOR_WRITERS and (callback := writer(fd)):
                     callback()
             for _ in range(len(self._ready)):
                 self._ready.popleft()()
