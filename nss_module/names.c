@@ -28,6 +28,14 @@ void view_generation(struct view *view, struct generation *generation)
     generation->inode = map->inode;
 }
 
+bool view_changed(struct view *view, struct generation *generation)
+{
+    const struct generation before = *generation;
+
+    view_generation(view, generation);
+    return memcmp(&before, generation, sizeof before) != 0;
+}
+
 void view_wait(struct view *view, const struct generation *generation, uint32_t milliseconds)
 {
     const struct map *map = view_map(view);

@@ -6,6 +6,8 @@
 
 #include "view.h"
 
+#include <stdbool.h>
+
 /* --- cdef begin --- */
 
 struct generation {
@@ -16,6 +18,9 @@ struct generation {
 
 /* Which table it is now. Two that are equal: every look-up between them gave the same. */
 void view_generation(struct view *view, struct generation *generation);
+
+/* Whether it is another one than `generation`, which becomes the one that it is. */
+bool view_changed(struct view *view, struct generation *generation);
 
 /* Waits until the generation is another than this one, or for that long. It blocks in the kernel, on one word of the
  * table (futex(2)): a change of the path alone is not noticed before the time is over. */

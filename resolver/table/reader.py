@@ -2,6 +2,8 @@
 """Reads the table as every process of the host does: through the same C code, with the same checks."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from resolver._table import ffi, lib
@@ -34,7 +36,6 @@ class TableReader:
         self._host = ffi.new("struct host_answer *")
         self._id = ffi.new("struct id_answer *")
         self._generation = ffi.new("struct generation *")
-        self._generation_bytes = ffi.buffer(self._generation)
 
     def user_by_id(self, uid: int) -> IdAnswer | None:
         return self._ask_id(lib.QUESTION_USER_BY_ID, id=uid)
@@ -80,7 +81,14 @@ class TableReader:
     def generation(self) -> bytes:
         """Which table it is now. Equal ones: every look-up between them gave, or raised, the same."""
         lib.view_generation(self._view, self._generation)
-        return self._generation_bytes[:]
+        return bytes(ffi.buffer(self._generation))
+
+    def changes(self) -> Callable[[], bool]:
+        """Tells whether generation() is another one than when it was called before. At first: whether there is a table.
+
+        A function in C, without a frame of Python's around it: userdb asks it for each call.
+        """
+        return partial(lib.view_changed, self._view, ffi.new("struct generation *"))
 
     def wait(self, generation: bytes, seconds: float) -> None:
         """Block until generation() is another one, or for that long. Another table at the path does not end it."""

@@ -68,7 +68,7 @@ def serve(options: Options) -> int:
     """Answer at `options.socket` until a signal comes."""
     table = TableReader(options.table)
     service = Service("mymachines", PROGRAM, resolver.__version__, "", [user_database_interface()],
-                      {INTERFACE: UserDatabase(table, TableUnavailable)}, KnownReplies(table.generation))
+                      {INTERFACE: UserDatabase(table, TableUnavailable)}, KnownReplies(table.changes()))
     loop = EpollLoop(LINGER_SECONDS)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, loop.stop)

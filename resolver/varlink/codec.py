@@ -43,7 +43,8 @@ class Decoder:
         self._message_max = message_max
         self._chunks: deque[bytes] = deque()
         self._position = 0  # in the first chunk
-        self._unfinished = bytearray()
+        self.unfinished = bytearray()
+        """Of a message whose end has not come; only true to the word while not `waiting`."""
         self._error: ProtocolError | None = None
 
     def feed(self, data: bytes) -> None:
@@ -56,11 +57,6 @@ class Decoder:
         """Whether something was fed that next_message() has not looked at yet."""
         return bool(self._chunks)
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether a message has begun and its end has not come; only true to the word while not `waiting`."""
-        return bool(self._unfinished)
-
     def next_message(self) -> dict[str, Any] | None:
         """The next complete message, None where more bytes are needed."""
         if self._error is not None:
@@ -71,23 +67,23 @@ class Decoder:
         except ProtocolError as error:
             self._error = error
             self._chunks.clear()
-            self._unfinished = bytearray()
+            self.unfinished = bytearray()
             raise
 
     def _next_frame(self) -> bytes | bytearray | None:
         while self._chunks:
             chunk, start = self._chunks[0], self._position
             end = chunk.find(b"\0", start)
-            if (len(chunk) if end < 0 else end) - start + len(self._unfinished) > self._message_max:
+            if (len(chunk) if end < 0 else end) - start + len(self.unfinished) > self._message_max:
                 raise ProtocolError(f"a message of more than {self._message_max} bytes")
             self._position = end + 1
             if end < 0 or self._position == len(chunk):
                 self._chunks.popleft()
                 self._position = 0
             if end < 0:
-                self._unfinished += chunk[start:]
-            elif self._unfinished:
-                frame, self._unfinished = self._unfinished, bytearray()
+                self.unfinished += chunk[start:]
+            elif self.unfinished:
+                frame, self.unfinished = self.unfinished, bytearray()
                 frame += chunk[start:end]
                 return frame
             else:

@@ -145,14 +145,28 @@ class Connection:
         known = self._service.known
         if known is not None and not self._decoder.unfinished:
             if (reply := known.get(data)) is not None:
-                self.busy, self.deadline = True, None
-                if self._send(reply, (), self._finish):
-                    self._finish()
+                self._answer(reply)
                 return
             if data.find(b"\0") == len(data) - 1:
                 self._question = data
         self._decoder.feed(data)
         self._next_call()
+
+    def _answer(self, reply: bytes) -> None:
+        """Send what was known, the shortest way: a client that is still falling asleep wakes ten microseconds sooner
+        than one that sleeps. What does not leave at once, or fails, goes the way of all replies.
+        """
+        try:
+            sent = self._sock.send(reply, socket.MSG_DONTWAIT)
+        except OSError:
+            sent = 0
+        self.deadline = None
+        if sent == len(reply):
+            self._owner.on_idle(self)
+            return
+        self.busy = True
+        if self._send(memoryview(reply)[sent:], (), self._finish):
+            self._finish()
 
     def _keep(self, reply: bytes) -> None:
         if self._service.known is not None and self._question is not None:

@@ -15,24 +15,22 @@ SIZE_MAX = 1024
 
 
 class KnownReplies:
-    """`generation` tells what replies depend on: equal ones, equal replies, whoever asks."""
+    """`changed` tells whether what replies depend on has changed since it was called before; while it has not, equal
+    calls have equal replies, whoever asks."""
 
-    def __init__(self, generation: Callable[[], bytes]) -> None:
-        self._ask_generation = generation
-        self._generation: bytes | None = None
+    def __init__(self, changed: Callable[[], bool]) -> None:
+        self._changed = changed
         self._replies: dict[bytes, bytes] = {}
 
     def get(self, call: bytes) -> bytes | None:
         """The reply to a call, its zero byte included, where it is known."""
-        generation = self._ask_generation()
-        if generation != self._generation:
-            self._generation = generation
+        if self._changed():
             self._replies.clear()
         return self._replies.get(call)
 
     def keep(self, call: bytes, reply: bytes) -> None:
         """Keep what the call that get() did not know has got. Where something has changed since get(), the next one
-        throws it away: what replies are of is never older than the generation that they are kept for."""
+        throws it away: what replies are of is never older than what get() saw."""
         if len(call) + len(reply) > SIZE_MAX:
             return
         if len(self._replies) >= KNOWN_MAX:

@@ -169,10 +169,10 @@ def test_waiting_and_unfinished() -> None:
     assert decoder.next_message() == {}
     assert decoder.waiting
     assert decoder.next_message() is None
-    assert (decoder.waiting, decoder.unfinished) == (False, True)
+    assert (decoder.waiting, bool(decoder.unfinished)) == (False, True)
     decoder.feed(b":1}\0")
     assert decoder.next_message() == {"a": 1}
-    assert (decoder.waiting, decoder.unfinished) == (False, False)
+    assert (decoder.waiting, bool(decoder.unfinished)) == (False, False)
 
 
 def test_parse_call() -> None:

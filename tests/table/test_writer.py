@@ -514,3 +514,15 @@ def test_ten_thousand_machines_cost_a_change_what_it_changes(writer: tuple[Table
     assert touched[1] <= touched[0] + 200
     assert table._table is not None
     assert table_file.file_size(table._table.scale) < lib.TABLE_SIZE_MAX
+
+
+def test_changes_tells_once_of_what_was_published_and_of_what_went(tmp_path: Path) -> None:
+    path, registry = tmp_path / "table", Registry()
+    writer, changed = TableWriter(str(path), registry), reader_of(path).changes()
+    assert not changed()  # there is none
+    writer.reset()
+    assert (changed(), changed()) == (True, False)
+    writer.publish(registry.add(machine("web", 1)))
+    assert (changed(), changed()) == (True, False)
+    writer.close(unlink=True)
+    assert (changed(), changed()) == (True, False)
