@@ -101,8 +101,10 @@ class _Copy:
             else:
                 self._receive(ours, self._rules.check_from)
         finally:
-            ours.close()
+            # While the connection is up: its end is an error over there, and a signal that came when it has begun to
+            # tidy up for that would stop it.
             _end(inner, TIDY_SECONDS if self._into else 0)
+            ours.close()
 
     def _send(self, connection: socket.socket, check: Check) -> None:
         sending = Sending(self._progress)

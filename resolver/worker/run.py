@@ -162,9 +162,11 @@ class _Worker:
 
     async def end(self, tidily: bool) -> None:
         """Returns when the process has gone, however long the kernel holds it."""
+        if tidily:
+            # Before it finds its socket closed, and begins to tidy up for that: a signal would stop it then.
+            self._signal(signal.SIGTERM)
         self._socket.close()
         if tidily:
-            self._signal(signal.SIGTERM)
             with suppress(TimeoutError):
                 async with asyncio.timeout(TIDY_SECONDS):
                     await self._gone.wait()

@@ -373,6 +373,17 @@ def test_device_nodes(guest: MakeGuest, place: Path, user_namespace: bool) -> No
         assert (place / "back").stat().st_rdev == os.makedev(250, 77)
 
 
+def test_a_copy_that_fails_in_the_middle_leaves_nothing(guest: MakeGuest, place: Path) -> None:
+    """Whichever of the two processes hears of it first."""
+    web = guest()
+    (place / "source").mkdir()
+    os.mknod(place / "source/disk", stat.S_IFBLK | 0o666, os.makedev(250, 77))
+    for _ in range(20):
+        with pytest.raises(NotAvailable, match="a device node"):
+            copy_to(web, place / "source", "/mnt/copy")
+        assert os.listdir(inside(web, "/mnt")) == []
+
+
 def test_a_fifo_makes_nobody_wait(guest: MakeGuest, place: Path) -> None:
     web = guest()
     web.exec(["mkfifo", "/mnt/fifo"], check=True)
