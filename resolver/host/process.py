@@ -28,6 +28,11 @@ READ_MAX = 65536
 _PAGE = 4096
 """Bytes of a file of /proc to read at a time: most are shorter, and to make room for more takes longer than to read."""
 
+_LINE_MAX = 64
+"""Bytes of a line of uid_map and gid_map, which have 33, with room to spare. The kernel gives as many whole lines of
+these as there is room for (seq_read_iter() in fs/seq_file.c), and of the other files as many bytes (single_open()): a
+read that leaves more room is the last."""
+
 _NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h, _IO(0xb7, 4)
 
 Namespace = Literal["user", "net", "mnt", "pid", "uts", "ipc", "cgroup"]
@@ -201,10 +206,13 @@ class Process:
         fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             data = b""
-            while chunk := os.read(fd, _PAGE):
+            more = True
+            while more:
+                chunk = os.read(fd, _PAGE)
                 data += chunk
                 if len(data) > READ_MAX:
                     raise ValueError(f"/proc/{self.pid}/{name} is longer than {READ_MAX} bytes")
+                more = len(chunk) > _PAGE - _LINE_MAX
         finally:
             os.close(fd)
         return data.decode(errors="surrogateescape")

@@ -155,11 +155,14 @@ def test_a_leader_does_not_rule_a_pid_namespace_because_it_says_so() -> None:
 
 
 def test_the_first_process_of_a_pid_namespace_rules_it() -> None:
-    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "1000"]) as parent:
+    with subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "1000"]) as parent:
         try:
             children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
             wait_for(lambda: bool(children.read_text()), what="unshare to fork")
             with Process.open(int(children.read_text())) as leader:
-                assert leaders.rules_pid_namespace(leader)
+                try:
+                    assert leaders.rules_pid_namespace(leader)
+                finally:
+                    leader.send_signal(signal.SIGKILL)
         finally:
             parent.kill()
