@@ -135,8 +135,9 @@ def judge(addresses: Iterable[Address], reach: Reach) -> tuple[Verdict, ...]:
     addresses = tuple(addresses)
     reasons: list[Reason | None] = []
     known: set[tuple[int, bytes]] = set()
-    wide: list[int] = []   # the places of those that somebody could use; of link-local ones
+    # Of those that somebody could use, the places: of link-local ones, and of all others.
     local: list[int] = []
+    wide: list[int] = []
     for at, address in enumerate(addresses):
         key = address.family, address.packed
         reason = _unusable(address) or (Reason.REPEATED if key in known else None)

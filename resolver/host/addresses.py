@@ -276,8 +276,10 @@ class AddressWatcher:
 
     def _on_answers(self, messages: Sequence[netlink.Message]) -> None:
         dump = self._dump
-        answers = [] if dump is None else [message for message in messages if message.sequence == dump.sequence]
-        if dump is None or not answers:
+        if dump is None:
+            return
+        answers = [message for message in messages if message.sequence == dump.sequence]
+        if not answers:
             return
         dump.spoiled |= any(message.interrupted for message in answers)
         dump.apply(answers)

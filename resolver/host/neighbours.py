@@ -64,7 +64,7 @@ class _Dump:
         self.pauses = pauses
         self.stage = 0
         self.sequence = 0
-        self.told_by_events: set[object] = set()
+        self.told_by_events: set[netlink.Subject] = set()
         self.spoiled = False
         """It has to be repeated: interrupted, or more events came than can be remembered."""
 

@@ -205,8 +205,7 @@ class Process:
     def _read(self, name: str) -> str:
         fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = b""
-            more = True
+            data, more = b"", True
             while more:
                 chunk = os.read(fd, _PAGE)
                 data += chunk

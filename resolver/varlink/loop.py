@@ -19,7 +19,6 @@ Callback = Callable[[], object]
 AWAY_SECONDS = 10e-6
 """A yield that takes longer gave the processor to somebody else: one for nothing takes 1 us."""
 
-
 _FOR_READERS, _FOR_WRITERS = ~select.EPOLLOUT, ~select.EPOLLIN
 """EPOLLHUP and EPOLLERR are for whoever listens: read or write will tell them."""
 
